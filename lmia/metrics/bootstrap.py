@@ -1,0 +1,125 @@
+"""Resampling people (both classes) for the numbers that have no variance formula: TPR at a low FPR.
+
+A replicate draws persons with replacement, within each pattern of classes (members, non-members), so a picture's
+weight is how often its person was drawn. Scores are sorted once; a replicate is a cumulative sum of weights.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lmia.metrics.roc import allowed_false_positives
+from lmia.metrics.scores import ScoreSet
+
+CHUNK = 4_000_000  # weights held at once (float64: 32 MB)
+
+
+class People(NamedTuple):
+    """The persons behind one or several score sets.
+
+    Attributes:
+        strata: Per stratum (persons who are on the same sides in every set) the persons' numbers.
+        codes: Per set the number of each picture's person.
+        unclustered: No person has two pictures in any one set.
+    """
+
+    strata: list[np.ndarray]
+    codes: list[np.ndarray]
+    unclustered: bool
+
+
+def people_of(sets: Sequence[ScoreSet]) -> People:
+    """Persons, recognised across sets by name, grouped by the sides they are on."""
+    place: dict[str, int] = {}
+    codes = [np.array([place.setdefault(p, len(place)) for p in s.persons()], dtype=np.int64) for s in sets]
+    num = len(place)
+    sides = np.zeros((num, 2 * len(sets)), dtype=bool)
+    unclustered = True
+    for k, (s, code) in enumerate(zip(sets, codes, strict=True)):
+        sides[code[s.member], 2 * k] = True
+        sides[code[~s.member], 2 * k + 1] = True
+        unclustered &= bool((np.bincount(code) <= 1).all())
+    _, pattern = np.unique(sides, axis=0, return_inverse=True)
+    pattern = pattern.reshape(-1)
+    return People([np.flatnonzero(pattern == p) for p in range(pattern.max() + 1)], codes, unclustered)
+
+
+def draw_weights(strata: Sequence[np.ndarray], num: int, rng: np.random.Generator) -> np.ndarray:
+    """float64 [num, P]: how often each person is drawn when each stratum is resampled to its own size."""
+    total = sum(len(s) for s in strata)
+    weights = np.zeros((num, total))
+    offset = np.arange(num)[:, None]
+    for persons in strata:
+        size = len(persons)
+        drawn = rng.integers(size, size=(num, size)) + offset * size
+        weights[:, persons] = np.bincount(drawn.ravel(), minlength=num * size).reshape(num, size)
+    return weights
+
+
+def tpr_replicates(
+    sets: Sequence[ScoreSet], fprs: Sequence[float], num: int, rng: np.random.Generator, people: People | None = None
+) -> np.ndarray:
+    """float64 [num, sets, fprs]: max{TPR : FPR <= fpr} in each bootstrap replicate, people shared between sets."""
+    people = people or people_of(sets)
+    sorters = [_TprSorter(s, code) for s, code in zip(sets, people.codes, strict=True)]
+    num_people = sum(len(s) for s in people.strata)
+    step = max(1, CHUNK // max(num_people, *(len(s) for s in sets)))
+    result = np.empty((num, len(sets), len(fprs)))
+    for start in range(0, num, step):
+        weights = draw_weights(people.strata, min(step, num - start), rng)
+        for k, sorter in enumerate(sorters):
+            result[start : start + step, k] = sorter.tpr(weights, fprs)
+    return result
+
+
+def tpr_replicates_unclustered(
+    scores: ScoreSet, fprs: Sequence[float], num: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The same distribution as `tpr_replicates` when each picture is its own person, at O(1) a replicate.
+
+    The (k + 1)-th highest of n draws with replacement is the non-member whose rank is ceil(n * U), U the (k + 1)-th
+    lowest of n uniforms, which is Beta(k + 1, n - k); the accepted members are then binomial.
+    """
+    member = np.sort(scores.scores[scores.member])
+    negative = np.sort(scores.scores[~scores.member])[::-1]
+    n, m = negative.size, member.size
+    result = np.ones((num, 1, len(fprs)))
+    for j, fpr in enumerate(fprs):
+        k = allowed_false_positives(fpr, n)
+        if k >= n:
+            continue
+        rank = np.ceil(n * rng.beta(k + 1, n - k, size=num)).astype(np.int64)
+        threshold = negative[np.clip(rank, 1, n) - 1]
+        accepted = m - np.searchsorted(member, threshold, "right")
+        result[:, 0, j] = rng.binomial(m, accepted / m) / m
+    return result
+
+
+class _TprSorter:
+    """One set's scores, sorted once, so that a replicate costs cumulative sums only."""
+
+    def __init__(self, scores: ScoreSet, code: np.ndarray):
+        order = np.argsort(-scores.scores, kind="stable")
+        member = scores.member[order]
+        self.member_code = code[order][member]
+        self.negative_code = code[order][~member]
+        falling = -scores.scores[order]
+        # Members strictly above each non-member, in falling order of score.
+        self.above = np.searchsorted(falling[member], falling[~member], "left")
+
+    def tpr(self, weights: np.ndarray, fprs: Sequence[float]) -> np.ndarray:
+        """float64 [B, fprs] for person weights [B, P]."""
+        rows = np.arange(len(weights))
+        negative = np.cumsum(weights[:, self.negative_code], axis=1)
+        positive = np.cumsum(weights[:, self.member_code], axis=1)
+        result = np.ones((len(weights), len(fprs)))
+        for j, fpr in enumerate(fprs):
+            # The first non-member at which FPR would exceed fpr sets the threshold (counts are whole numbers).
+            limit = np.floor(fpr * negative[:, -1] + 1e-9)
+            first = (negative <= limit[:, None]).sum(axis=1)
+            inside = first < negative.shape[1]
+            count = self.above[np.minimum(first, negative.shape[1] - 1)]
+            accepted = np.where(count > 0, positive[rows, np.maximum(count, 1) - 1], 0.0)
+            result[:, j] = np.where(inside, accepted / positive[:, -1], 1.0)
+        return result

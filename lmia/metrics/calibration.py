@@ -1,0 +1,90 @@
+"""A threshold is chosen on one split and judged on another; nothing is ever picked on the pictures it is judged on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmia.metrics.estimates import Estimate, clopper_pearson, over_worlds
+from lmia.metrics.influence import from_rows
+from lmia.metrics.roc import roc_curve
+from lmia.metrics.scores import ScoreSet
+from lmia.specs import RequestError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a carried-over threshold does on the report split.
+
+    Attributes:
+        threshold: Scores >= threshold are called members; chosen on the calibration split.
+        balanced_accuracy: (TPR + TNR) / 2 on the report split, with an interval given this threshold.
+        tpr: Realised on the report split.
+        fpr: Realised on the report split, whatever was aimed at.
+        tpr_ci: Clopper-Pearson, given this threshold, pictures independent.
+        fpr_ci: Likewise.
+        true_positives: Members called members.
+        false_positives: Non-members called members.
+    """
+
+    threshold: float
+    balanced_accuracy: Estimate
+    tpr: float
+    fpr: float
+    tpr_ci: list[float]
+    fpr_ci: list[float]
+    true_positives: int
+    false_positives: int
+
+
+def best_threshold(calibration: ScoreSet) -> float:
+    """The threshold with the highest balanced accuracy on the calibration split; the highest such, on a tie.
+
+    Halfway down to the next lower score, so that a report score just below the accepted ones is judged evenly.
+    """
+    curve = roc_curve(calibration.scores, calibration.member)
+    gain = curve.true_positives * calibration.num_nonmembers - curve.false_positives * calibration.num_members
+    best = int(np.argmax(gain))
+    if best + 1 == len(curve.threshold):
+        return float(curve.threshold[best])
+    return float(curve.threshold[best] / 2 + curve.threshold[best + 1] / 2)
+
+
+def threshold_at_fpr(calibration: ScoreSet, fpr: float) -> float:
+    """The lowest threshold whose FPR on the calibration split is at most `fpr`."""
+    curve = roc_curve(calibration.scores, calibration.member)
+    inside = np.flatnonzero(curve.false_positives / calibration.num_nonmembers <= fpr)
+    if not inside.size:
+        return float(np.nextafter(curve.threshold[0], np.inf))
+    return float(curve.threshold[inside[-1]])
+
+
+def decide(report: ScoreSet, threshold: float) -> Decision:
+    """Applies a threshold that was chosen elsewhere."""
+    accepted = report.scores >= threshold
+    members, nonmembers = report.num_members, report.num_nonmembers
+    true, false = int(accepted[report.member].sum()), int(accepted[~report.member].sum())
+    tpr, fpr = true / members, false / nonmembers
+    tpr_ci, fpr_ci = clopper_pearson(true, members), clopper_pearson(false, nonmembers)
+    persons = np.array(report.persons(), dtype=object)
+    effects = {"member": (report.member, tpr, members, 0.5), "nonmember": (~report.member, fpr, nonmembers, -0.5)}
+    rows = []
+    for name, (side, rate, size, sign) in effects.items():
+        effect = sign * (accepted[side] - rate) / size
+        rows.append((name, list(persons[side]), effect, effect))
+    balanced = over_worlds([from_rows((tpr + 1 - fpr) / 2, rows)], "logit")
+    if balanced.se == 0:  # a rate of 0 or 1 shows no variance, but is not known exactly
+        low, high = (tpr_ci[0] + 1 - fpr_ci[1]) / 2, (tpr_ci[1] + 1 - fpr_ci[0]) / 2
+        balanced = replace(balanced, low=low, high=high, method="both Clopper-Pearson intervals at their ends", note="")
+    return Decision(threshold, balanced, tpr, fpr, list(tpr_ci), list(fpr_ci), true, false)
+
+
+def calibrated(calibration: ScoreSet, report: ScoreSet) -> Decision:
+    """Balanced accuracy with the threshold of the calibration split, on the report split.
+
+    Raises:
+        RequestError: The splits share persons.
+    """
+    shared = set(calibration.persons()) & set(report.persons())
+    if shared:
+        raise RequestError(f"split: persons in both calibration and report: {', '.join(sorted(shared)[:5])}")
+    return decide(report, best_threshold(calibration))

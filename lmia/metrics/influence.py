@@ -1,0 +1,170 @@
+"""AUCs and linear combinations of AUCs with what each person contributes to their sampling error.
+
+An AUC is a two-sample U-statistic. DeLong's structural components say how much each picture moves it; summed over a
+person's pictures they give Obuchowski's clustered variance (Obuchowski, Biometrics 1997; plain DeLong when every
+picture is its own person). Every estimand of this package is a linear combination of AUCs on overlapping pictures,
+so its influences are the same combination, and one covariance formula serves pairs of attacks, twins, controls and
+worlds alike.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmia.metrics.roc import placements
+from lmia.metrics.scores import Scores, ScoreSet
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A number and what each person adds to it.
+
+    Attributes:
+        value: The estimate.
+        persons: The persons, P of them, sorted or not, unique.
+        effects: Stratum ("member", "nonmember", "half A", ...) -> float64 [P]: the contribution of the person's
+            pictures in that stratum to value - expectation; sums to 0 over each stratum; 0 for persons elsewhere.
+        nulls: The same with placements among one's own class: what the contributions would be if nothing leaked
+            (same clustering, same correlation between twins), from which the minimum detectable effect is computed.
+        sizes: Stratum -> number of its persons.
+    """
+
+    value: float
+    persons: np.ndarray
+    effects: dict[str, np.ndarray]
+    nulls: dict[str, np.ndarray]
+    sizes: dict[str, int]
+
+
+def auc_statistic(scores: ScoreSet) -> Statistic:
+    """The AUC of one score set, strata "member" and "nonmember"."""
+    return two_sample(scores.members(), scores.nonmembers(), "member", "nonmember")
+
+
+def two_sample(high: Scores, low: Scores, high_stratum: str, low_stratum: str) -> Statistic:
+    """P(score of `high` > score of `low`) + P(equal) / 2, in O(n log n)."""
+    m, n = len(high), len(low)
+    high_sorted, low_sorted = np.sort(high.scores), np.sort(low.scores)
+    above = placements(high.scores, low_sorted, is_sorted=True)
+    below = 2 * m - placements(low.scores, high_sorted, is_sorted=True)
+    twice = int(above.sum())
+    value = twice / (2 * m * n)
+    own_high = placements(high.scores, high_sorted, is_sorted=True)
+    own_low = 2 * n - placements(low.scores, low_sorted, is_sorted=True)
+    rows = [
+        (high_stratum, high.persons(), (above / (2 * n) - value) / m, (own_high / (2 * m) - 0.5) / m),
+        (low_stratum, low.persons(), (below / (2 * m) - value) / n, (own_low / (2 * n) - 0.5) / n),
+    ]
+    return from_rows(value, rows)
+
+
+def from_rows(value: float, rows: Iterable[tuple[str, Sequence[str], np.ndarray, np.ndarray]]) -> Statistic:
+    """Sums contributions given per picture, (stratum, person [N], effect [N], null effect [N]), over persons."""
+    rows = list(rows)
+    persons, coded = _codes([who for _, who, _, _ in rows])
+    num = len(persons)
+    effects: dict[str, np.ndarray] = {}
+    nulls: dict[str, np.ndarray] = {}
+    there: dict[str, np.ndarray] = {}
+    for (stratum, _, effect, null), code in zip(rows, coded, strict=True):
+        effects[stratum] = effects.get(stratum, 0) + np.bincount(code, effect, num)
+        nulls[stratum] = nulls.get(stratum, 0) + np.bincount(code, null, num)
+        there[stratum] = there.get(stratum, False) | (np.bincount(code, minlength=num) > 0)
+    sizes = {stratum: int(mask.sum()) for stratum, mask in there.items()}
+    return Statistic(value, persons, effects, nulls, sizes)
+
+
+def combine(terms: Sequence[tuple[float, Statistic]], value: float | None = None) -> Statistic:
+    """The linear combination sum(weight * statistic); strata of one name are the same people's.
+
+    Args:
+        terms: Weights and statistics.
+        value: The combined value, where it can be had more exactly than by adding floats.
+    """
+    persons, statistics = _on_one_list([statistic for _, statistic in terms])
+    effects: dict[str, np.ndarray] = {}
+    nulls: dict[str, np.ndarray] = {}
+    sizes: dict[str, int] = {}
+    for (weight, _), statistic in zip(terms, statistics, strict=True):
+        for stratum in statistic.effects:
+            effects[stratum] = effects.get(stratum, 0) + weight * statistic.effects[stratum]
+            nulls[stratum] = nulls.get(stratum, 0) + weight * statistic.nulls[stratum]
+            sizes[stratum] = max(sizes.get(stratum, 0), statistic.sizes[stratum])
+    if value is None:
+        value = sum(weight * statistic.value for weight, statistic in terms)
+    return Statistic(value, persons, effects, nulls, sizes)
+
+
+def covariance(statistics: Sequence[Statistic], *, null: bool = False) -> np.ndarray:
+    """Covariance matrix [K, K] of statistics on overlapping people (Obuchowski's, eq. 5 and its paired form).
+
+    A stratum of I persons carries the factor I / (I - 1), products across strata that of all persons together; NaN
+    where a stratum has one person only, which says nothing about the spread between people.
+    """
+    persons, aligned = _on_one_list(statistics)
+    num = len(persons)
+    strata = sorted({stratum for statistic in aligned for stratum in statistic.effects})
+    zero = np.zeros(num)
+    by_stratum = {s: np.stack([(a.nulls if null else a.effects).get(s, zero) for a in aligned]) for s in strata}
+    whole = np.sum(list(by_stratum.values()), axis=0)
+    overall = num / (num - 1) if num > 1 else np.nan
+    result = overall * (whole @ whole.T)
+    for stratum, effect in by_stratum.items():
+        size = max(a.sizes.get(stratum, 0) for a in aligned)
+        factor = size / (size - 1) if size > 1 else np.nan
+        result += (factor - overall) * (effect @ effect.T)
+    return result
+
+
+def degrees_of_freedom(statistics: Sequence[Statistic]) -> float:
+    """Satterthwaite's degrees of freedom of the variance of the mean of `statistics`.
+
+    Each stratum's part of the variance is a sum of squares over its I persons and has I - 1 degrees of freedom.
+    """
+    mean = combine([(1 / len(statistics), statistic) for statistic in statistics])
+    total, spread = 0.0, 0.0
+    for stratum, effect in mean.effects.items():
+        size = mean.sizes[stratum]
+        if size < 2:
+            return 0.0
+        part = float((effect**2).sum())
+        total += part
+        spread += part**2 / (size - 1)
+    return total**2 / spread if spread > 0 else np.inf
+
+
+def _codes(groups: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Unique persons over all groups, and per group the persons' positions in that list."""
+    everyone = [person for group in groups for person in group]
+    place = dict.fromkeys(everyone)
+    if len(place) == len(everyone):  # one picture a person: nothing to look up, which a million pictures notice
+        ends = np.cumsum([0, *map(len, groups)])
+        codes = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
+    else:
+        place = {person: code for code, person in enumerate(place)}
+        codes = [np.fromiter(map(place.__getitem__, group), np.int64, len(group)) for group in groups]
+    persons = np.empty(len(place), dtype=object)
+    persons[:] = list(place)
+    return persons, codes
+
+
+def _on_one_list(statistics: Sequence[Statistic]) -> tuple[np.ndarray, list[Statistic]]:
+    first = statistics[0].persons
+    if all(s.persons is first or np.array_equal(s.persons, first) for s in statistics[1:]):
+        return first, list(statistics)
+    persons, index = _codes([s.persons.tolist() for s in statistics])
+    num = len(persons)
+
+    def spread(values: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+        wide = {}
+        for stratum, effect in values.items():
+            wide[stratum] = np.zeros(num)
+            wide[stratum][rows] = effect
+        return wide
+
+    return persons, [
+        Statistic(s.value, persons, spread(s.effects, rows), spread(s.nulls, rows), s.sizes)
+        for s, rows in zip(statistics, index, strict=True)
+    ]
