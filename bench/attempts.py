@@ -1,0 +1,76 @@
+"""Attempts at jobs: recorded before they start, counted for quarantine. A log, never an artifact.
+
+An attempt that ended without a word (its process was killed) counts like one that failed: a job that takes the
+machine down with it must not be tried for ever. An attempt that the driver itself broke off does not count.
+"""
+
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+
+from bench.store import Store
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job. `state` is running, done, failed or interrupted."""
+
+    job: str
+    title: str
+    state: str
+    started_at: float
+    node: str
+    pid: int
+    run: str
+    error: str = ""
+    seconds: float = 0.0
+
+
+def begin(store: Store, job: str, title: str, run: str) -> str:
+    """Record that a try starts now; returns the key to `end` it with."""
+    key = f"attempts/{job}/{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
+    attempt = Attempt(job, title, "running", time.time(), socket.gethostname(), os.getpid(), run)
+    store.write_json(key, attempt.__dict__)
+    return key
+
+
+def end(store: Store, key: str, state: str, error: str = "") -> None:
+    """Record how a try ended."""
+    value = store.read_json(key)
+    store.write_json(key, {**value, "state": state, "error": error, "seconds": time.time() - value["started_at"]})
+
+
+def of(store: Store, job: str) -> list[Attempt]:
+    """All tries at a job, oldest first."""
+    return [Attempt(**store.read_json(f"attempts/{job}/{name}")) for name in store.names(f"attempts/{job}")]
+
+
+def failures(store: Store, job: str) -> list[Attempt]:
+    """The tries that count against a job."""
+    return [attempt for attempt in of(store, job) if attempt.state in ("running", "failed")]
+
+
+def interrupt(store: Store, job: str, run: str) -> None:
+    """The driver of `run` stops: its tries that are still running do not count."""
+    for name in store.names(f"attempts/{job}"):
+        key = f"attempts/{job}/{name}"
+        value = store.read_json(key)
+        if value["run"] == run and value["state"] == "running":
+            store.write_json(key, {**value, "state": "interrupted"})
+
+
+def forgive(store: Store, job: str) -> None:
+    """Forget all tries at a job, so that it is tried again."""
+    for name in store.names(f"attempts/{job}"):
+        store.remove(f"attempts/{job}/{name}")
+
+
+def reason(attempts: list[Attempt]) -> str:
+    """The last word of the tries at a job, in one line."""
+    spoken = [attempt.error for attempt in attempts if attempt.error]
+    last = spoken[-1].strip().splitlines()[-1] if spoken else "ended without a word (killed, or out of memory)"
+    return f"{len(attempts)} attempts failed; the last: {last}"

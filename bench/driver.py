@@ -1,0 +1,280 @@
+"""The loop that makes a graph: survey the store, run what can be made now, repeat until nothing is missing.
+
+Manifests alone decide what is made; running the same command again is the only resume there is. When nothing
+is missing, Ray is not started.
+"""
+
+import contextlib
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import attempts
+from bench.plan.artifact import Artifact, Job, walk
+from bench.plan.graph import Survey, ref_of, survey
+from bench.stages import STAGES, stage_module
+from bench.store import InfrastructureError, Ref, Store
+from bench.workbench import Runtime, Workbench
+
+Event = dict[str, Any]
+Observer = Callable[[Event], None]
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        made: number of jobs done by this run.
+        failed: reason by address, of artifacts that could not be made (and of targets that hang on them).
+        repaired: keys of damaged parts that were found and remade.
+        seconds: wall time.
+    """
+
+    made: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    repaired: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def plan_jobs(
+    needed: Iterable[Artifact], store: Store | None, refs: dict[str, Ref] | None = None, stages: dict | None = None
+) -> list[Job]:
+    """Jobs that make the needed artifacts; for those in `refs` ready to run, for the others to tell the work.
+
+    Args:
+        needed: artifacts that are missing.
+        store: where finished slices are looked up; None plans from scratch.
+        refs: artifacts whose inputs are there; None: all, with hypothetical inputs.
+        stages: module path by kind.
+    """
+    by_kind: dict[str, list[Artifact]] = defaultdict(list)
+    for artifact in needed:
+        if refs is None or artifact.address in refs:
+            by_kind[artifact.kind].append(artifact)
+
+    def ref(artifact: Artifact) -> Ref:
+        return refs[artifact.address] if refs is not None else ref_of(artifact, {})
+
+    def done(one: Ref) -> set[int]:
+        return store.slices_done(one) if store is not None and refs is not None else set()
+
+    jobs: list[Job] = []
+    for kind, artifacts in by_kind.items():
+        jobs += stage_module((stages or STAGES)[kind]).jobs([(a, ref(a)) for a in artifacts], done)
+    return sorted(jobs, key=lambda job: job.order)
+
+
+class Driver:
+    """Makes targets in a store, with Ray only when something is missing."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        *,
+        observer: Observer = lambda _: None,
+        stages: dict | None = None,
+        revision: str = "",
+        max_repairs: int = 3,
+    ):
+        self.store = store
+        self.runtime = runtime
+        self.observer = observer
+        self.stages = stages or STAGES
+        self.revision = revision
+        self.max_repairs = max_repairs
+        self.run_name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self._stack = contextlib.ExitStack()
+        self._device: str | None = None
+
+    def make(self, targets: list[Artifact], *, retry: bool = False) -> Outcome:
+        """Make every target that can be made; what cannot is in the outcome, by reason.
+
+        Args:
+            targets: rows, or any other artifacts.
+            retry: forget the failed tries of earlier runs first.
+
+        Raises:
+            InfrastructureError: disk, network or cluster failed.
+            SpecChanged: a default changed without a version bump.
+        """
+        started, outcome = time.monotonic(), Outcome()
+        also = self._damaged(targets, outcome)
+        repairs, forgiven = 0, set[str]()
+        with self._stack:
+            while True:
+                state = survey(targets, self.store, also)
+                jobs = plan_jobs(state.needed, self.store, state.refs, self.stages)
+                if retry:
+                    for job in jobs:
+                        if job.name not in forgiven:
+                            attempts.forgive(self.store, job.name)
+                            forgiven.add(job.name)
+                jobs = self._without_quarantined(jobs, outcome)
+                if not jobs:
+                    break
+                self.observer({"event": "wave", "jobs": jobs, "needed": self._all_work(state), "run": self.run_name})
+                corrupt = self._wave(jobs, outcome)
+                if corrupt:
+                    repairs += 1
+                    if repairs > self.max_repairs:
+                        raise InfrastructureError(f"parts keep being damaged in {self.store.uri}: {corrupt[-1]}")
+                    self._discard(corrupt, outcome)
+        state = survey(targets, self.store, also)
+        self._blame(targets, state, outcome)
+        outcome.seconds = time.monotonic() - started
+        self.observer({"event": "end", "outcome": outcome})
+        return outcome
+
+    # ---- one wave
+
+    def _wave(self, jobs: list[Job], outcome: Outcome) -> list[list[str]]:
+        """Run jobs by their executors; returns what was found damaged on the way."""
+        by_executor: dict[str, list[Job]] = defaultdict(list)
+        for job in jobs:
+            by_executor[stage_module(job.stage).EXECUTOR].append(job)
+        # What the driver does itself is quick and may free more work for the same wave of Ray jobs.
+        executor = next(name for name in ("driver", "tune", "data") if by_executor.get(name))
+        batch = by_executor[executor]
+        named = {job.name: job for job in batch}
+        corrupt: list[list[str]] = []
+        try:
+            for status in self._statuses(executor, batch):
+                job = named[status["name"]]
+                self.observer({"event": "job", "job": job, **status})
+                if status["state"] == "done":
+                    outcome.made += 1
+                elif status["state"] == "corrupt":
+                    corrupt.append([status["error"], *status["damaged"]])
+                elif status["state"] == "infrastructure":
+                    raise InfrastructureError(f"{job.title}: {status['error']}")
+        except (KeyboardInterrupt, InfrastructureError):
+            with contextlib.suppress(InfrastructureError):
+                for job in batch:
+                    attempts.interrupt(self.store, job.name, self.run_name)
+            raise
+        return corrupt
+
+    def _statuses(self, executor: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
+        order = {
+            "store": self.store.uri,
+            "runtime": self.runtime.model_dump(),
+            "run": self.run_name,
+            "revision": self.revision,
+            "scratch": None,
+        }
+        plain = [{"name": j.name, "stage": j.stage, "title": j.title, "payload": j.payload} for j in jobs]
+        if executor == "driver":
+            from bench.engine.worker import run_job
+
+            bench = Workbench(self.store, self.runtime, "cpu", self.revision)
+            for one in plain:
+                yield run_job(one, self.run_name, bench)
+            return
+        device = self._connect()
+        if executor == "data":
+            from bench.engine import data
+
+            yield from data.run_jobs(plain, order, device)
+        else:
+            from bench.engine import tune
+
+            stage = stage_module(jobs[0].stage)
+            shares = getattr(stage, "SHARES_GPU", False)
+            gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
+            if self.store.local:
+                order["scratch"] = f"{self.store.root}/tune"
+            else:
+                order["scratch"] = f"{self.store.uri.rstrip('/')}/tune"
+            yield from tune.run_jobs(plain, order, device, gpus)
+
+    def _connect(self) -> str:
+        if self._device is None:
+            from bench.engine.cluster import connected, device_of_workers
+
+            self._stack.enter_context(connected(self.runtime))
+            self._device = device_of_workers(self.runtime)
+        return self._device
+
+    # ---- what went wrong
+
+    def _without_quarantined(self, jobs: list[Job], outcome: Outcome) -> list[Job]:
+        """Jobs that may still be tried; the reasons of the others go into the outcome."""
+        tried = set(self.store.names("attempts"))
+        left = []
+        for job in jobs:
+            failures = attempts.failures(self.store, job.name) if job.name in tried else []
+            if len(failures) < attempts.MAX_ATTEMPTS:
+                left.append(job)
+                continue
+            for address in job.artifacts:
+                outcome.failed[address] = f"{job.title}: {attempts.reason(failures)}"
+        return left
+
+    def _damaged(self, targets: list[Artifact], outcome: Outcome) -> list[Artifact]:
+        """Check the finished parts of the graph; damaged ones are forgotten and their artifacts made anew."""
+        check = self.runtime.verify
+        content = check == "content" or (check == "auto" and self.store.local)
+        graph, index, hurt = list(walk(targets)), self.store.index(), []
+        for artifact in graph:
+            for entry in index.get(artifact.address, []):
+                manifest = self.store.manifest(entry.key)
+                bad = self.store.verify(manifest, content=content)
+                if bad:
+                    self.store.discard(manifest, bad)
+                    outcome.repaired += [part.key for part in bad]
+                    hurt.append(artifact)
+        return hurt
+
+    def _discard(self, corrupt: list[list[str]], outcome: Outcome) -> None:
+        for _, manifest_key, part_key in corrupt:
+            with contextlib.suppress(FileNotFoundError):
+                manifest = self.store.manifest(manifest_key)
+                bad = [part for part in manifest.parts if part.key == part_key]
+                self.store.discard(manifest, bad)
+                outcome.repaired.append(part_key)
+
+    def _blame(self, targets: list[Artifact], state: Survey, outcome: Outcome) -> None:
+        """Give each target that is missing the reason of what it hangs on."""
+        missing = {a.address for a in state.needed}
+        for artifact in walk(targets):
+            if artifact.address not in missing or artifact.address in outcome.failed:
+                continue
+            causes = [outcome.failed[i.address] for i in artifact.inputs.values() if i.address in outcome.failed]
+            if causes:
+                outcome.failed[artifact.address] = causes[0]
+            else:
+                outcome.failed[artifact.address] = f"{artifact} could not be made: no job for it"
+        done = set(state.done)
+        outcome.failed = {address: why for address, why in outcome.failed.items() if address not in done}
+
+    def _all_work(self, state: Survey) -> list[Job]:
+        """The jobs of everything that is still needed, ready or not: what the time left is told from."""
+        return plan_jobs(state.needed, None, None, self.stages)
+
+
+def revision() -> str:
+    """The code's git revision with a mark for uncommitted changes, or the package's version outside a checkout."""
+    import subprocess
+    from pathlib import Path
+
+    from lmia import __version__
+
+    root = Path(__file__).resolve().parent.parent
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("LMIA_REVISION", __version__)
+    return run.stdout.strip()

@@ -1,0 +1,133 @@
+"""Training jobs of a wave as one Ray Tune experiment. Tune schedules and reports; the store is the memory."""
+
+import json
+import logging
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig
+from ray.tune.experiment import Trial
+
+from bench.engine.cluster import num_workers
+from bench.engine.worker import open_workbench, run_job, set_threads
+from bench.workbench import Runtime
+
+
+class Training(tune.Trainable):
+    """One worker that does one training job after another (`reuse_actors`: torch is imported once).
+
+    The job runs in a thread of its own so that each `step` can report what it has seen since the last one:
+    live loss curves, without the job knowing of Tune.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Open the workbench once, then take the job."""
+        self.order = config["order"]
+        set_threads(self.order["runtime"]["cpus_per_worker"])
+        self.bench = open_workbench(self.order, config["device"])
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job without a new process."""
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self.job = json.loads(config["job"])
+        self.seen: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.status: dict[str, Any] = {}
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        self.status = run_job(self.job, self.order["run"], self.bench, self.seen.put)
+
+    def step(self) -> dict[str, Any]:
+        """Wait at most two seconds for news; the last step carries the status."""
+        self.thread.join(timeout=2.0)
+        news = []
+        finished = not self.thread.is_alive()
+        while not self.seen.empty():
+            news.append(self.seen.get())
+        result: dict[str, Any] = {"job_name": self.job["name"], "news": json.dumps(news[-200:]), "done": finished}
+        if finished:
+            result["status"] = json.dumps(self.status)
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: progress lies in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: progress lies in the store."""
+
+
+class _Listener(tune.Callback):
+    """Hands what trials report to the driver's thread."""
+
+    def __init__(self, events: "queue.Queue[dict[str, Any] | None]"):
+        self.events = events
+
+    def __getstate__(self) -> dict:
+        return {}  # Tune pickles its callbacks beside the experiment; the copy is never used
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        for news in json.loads(result.get("news") or "[]"):
+            self.events.put({"name": result["job_name"], "state": "news", "figures": news})
+        if result.get("status"):
+            self.events.put(json.loads(result["status"]))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        name = json.loads(trial.config["job"])["name"]
+        self.events.put({"name": name, "state": "crashed", "error": "the training process died", "seconds": 0.0})
+
+
+def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpus: float) -> Iterator[dict[str, Any]]:
+    """Run all jobs, yielding news while they train and each one's status when it is done."""
+    runtime = Runtime(**order["runtime"])
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    workers = num_workers(runtime, device, len(jobs))
+    if device == "cuda" and gpus < 1:
+        workers = min(int(workers / gpus), len(jobs))
+    resources = {"cpu": runtime.cpus_per_worker if device == "cpu" else 0, "gpu": gpus if device == "cuda" else 0}
+    events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    failure: list[BaseException] = []
+    scratch = order["scratch"] or tempfile.mkdtemp(prefix="lmia-tune-")
+
+    def fit() -> None:
+        try:
+            tuner = tune.Tuner(
+                tune.with_resources(Training, resources),
+                param_space={
+                    "job": tune.grid_search([json.dumps(job) for job in jobs]),
+                    "order": order,
+                    "device": device,
+                },
+                tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=workers),
+                run_config=RunConfig(
+                    name=order["run"],
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[_Listener(events)],
+                    failure_config=FailureConfig(max_failures=0),
+                ),
+            )
+            tuner.fit()
+        except BaseException as error:  # noqa: BLE001 - handed to the driver's thread below
+            failure.append(error)
+        finally:
+            events.put(None)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while (event := events.get()) is not None:
+        yield event
+    thread.join()
+    if failure:
+        raise failure[0]

@@ -1,0 +1,1 @@
+"""Cells to artifacts to jobs, each once."""

@@ -1,0 +1,89 @@
+"""The graph's node: an artifact that somebody asked for, addressed by what it is and what it is made of."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from bench.store import digest_of
+from lmia.specs import Spec
+
+ADDRESS_DIGITS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """An immutable result, named by (kind, method, version, spec without defaults, addresses of inputs).
+
+    Attributes:
+        kind: one of bench.stages.STAGES.
+        method: the registered method that makes it.
+        version: the method's version.
+        spec: what it is, without inputs.
+        inputs: the artifacts that it is made of, by the role that they play.
+        num_slices: how many jobs make it (part of what it is: a job's batch decides the rounding).
+    """
+
+    kind: str
+    method: str
+    version: int
+    spec: Spec
+    inputs: Mapping[str, "Artifact"] = field(default_factory=dict)
+    num_slices: int = 1
+
+    @cached_property
+    def address(self) -> str:
+        """Hash of everything that makes this artifact what it is."""
+        inputs = {name: artifact.address for name, artifact in self.inputs.items()}
+        what = [self.kind, self.method, self.version, self.spec.identity(), inputs]
+        if self.num_slices > 1:
+            what.append(self.num_slices)
+        return digest_of(what)[:ADDRESS_DIGITS]
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and other.address == self.address
+
+    def __repr__(self) -> str:
+        return f"{self.kind}:{self.method}:{self.address}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The unit of scheduling, retry and cost: makes one slice of one or more artifacts.
+
+    Attributes:
+        name: equal in every run that asks for the same work; attempts are counted under it.
+        stage: module path of the stage that makes it.
+        title: for people.
+        payload: plain JSON values; all that a worker gets.
+        work: cost in picture passes through the model at work, to tell how much is left.
+        order: jobs are run in this order (long ones first, those of one model together).
+        artifacts: addresses of what the job makes.
+    """
+
+    name: str
+    stage: str
+    title: str
+    payload: dict[str, Any]
+    work: float
+    order: tuple[Any, ...]
+    artifacts: tuple[str, ...]
+
+
+def walk(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
+    """Every artifact of the graph once, inputs before what is made of them."""
+    seen: set[str] = set()
+    stack: list[tuple[Artifact, bool]] = [(artifact, False) for artifact in reversed(list(artifacts))]
+    while stack:
+        artifact, ready = stack.pop()
+        if artifact.address in seen:
+            continue
+        if ready:
+            seen.add(artifact.address)
+            yield artifact
+        else:
+            stack.append((artifact, True))
+            stack.extend((i, False) for i in artifact.inputs.values() if i.address not in seen)

@@ -1,0 +1,44 @@
+"""One file per kind of artifact, all with the same few names.
+
+A stage module has
+
+- ``EXECUTOR``: who runs its jobs: ``driver`` (at once, in the driver), ``data`` (Ray Data) or ``tune`` (Ray Tune);
+- ``jobs(refs, done)``: the jobs that make the given artifacts; ``done(ref)`` tells the slices that are there;
+- ``make(payload, bench, report)``: do one job on a worker: read inputs through `bench`, put slices into its store.
+
+Stages hold no science: they call lmia.
+"""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from bench.plan.artifact import Job
+from bench.store import Ref, digest_of
+
+STAGES = {kind: f"bench.stages.{kind}" for kind in ("pictures", "model", "attack", "scores", "row")}
+
+Report = Callable[[dict[str, Any]], None]
+Done = Callable[[Ref], set[int]]
+
+
+def stage_module(path: str) -> ModuleType:
+    """The stage at a module path (tests bring stages of their own)."""
+    return importlib.import_module(path)
+
+
+def job(
+    stage: str, title: str, refs: list[Ref], *, work: float, order: tuple = (), number: int = 0, **extra: Any
+) -> Job:
+    """A job that makes slice `number` of each of `refs`."""
+    addresses = tuple(ref.address for ref in refs)
+    return Job(
+        name=digest_of([stage, sorted(addresses), number])[:16],
+        stage=stage,
+        title=title,
+        payload={"refs": [ref.to_json() for ref in refs], "number": number, **extra},
+        work=float(work),
+        order=order,
+        artifacts=addresses,
+    )

@@ -1,0 +1,121 @@
+"""What a stage works with on a worker: inputs from the store, models on the device, both kept while they are used."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.store import Cache, InputRef, Manifest, Store
+
+if TYPE_CHECKING:
+    from lmia.data.pictures import Pictures
+
+    from lmia.target.model import TargetModel
+
+
+class Runtime(BaseModel):
+    """How a campaign runs: recorded, overridable, never part of an address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = Field(None, description="Ray cluster to join; none starts one on this machine")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="what the workers compute on")
+    workers: int | None = Field(None, ge=1, description="workers at a time; none takes all of the cluster")
+    cpus_per_worker: int = Field(1, ge=1, description="CPUs and threads of a worker")
+    gpus_per_training: float = Field(1.0, gt=0, le=8, description="GPUs of a fine-tune")
+    gpus_per_attack: float = Field(0.25, gt=0, le=1, description="GPUs of an attack training: several share one")
+    attention: str = Field("auto", pattern="^(auto|sdpa|xformers)$", description="attention kernels on the worker")
+    cache: str | None = Field(None, description="node-local cache folder; none: LMIA_CACHE or a temporary folder")
+    cache_bytes: int = Field(64 << 30, ge=1 << 20, description="bound of the node-local cache")
+    wait_for_devices_s: float = Field(300.0, ge=0, description="how long to wait for the cluster to have the devices")
+    verify: str = Field("auto", pattern="^(auto|content|size)$", description="how finished parts are checked")
+
+
+class Workbench:
+    """Inputs and models for the jobs that one worker does, one after the other."""
+
+    def __init__(self, store: Store, runtime: Runtime, device: str = "cpu", revision: str = ""):
+        self.store = store
+        self.runtime = runtime
+        self.device = device
+        self.revision = revision
+        self.cache = Cache(Path(runtime.cache) if runtime.cache else None, runtime.cache_bytes)
+        self._models: OrderedDict[tuple[str, ...], TargetModel] = OrderedDict()
+        self._pictures: OrderedDict[str, Pictures] = OrderedDict()
+        self._manifests: dict[str, Manifest] = {}
+
+    def manifest(self, ref: InputRef) -> Manifest:
+        """The manifest of an input."""
+        if ref.manifest not in self._manifests:
+            self._manifests[ref.manifest] = self.store.manifest(ref.manifest)
+        return self._manifests[ref.manifest]
+
+    def pictures(self, ref: InputRef) -> "Pictures":
+        """The pictures of an input, decoded lazily, the last few kept."""
+        from lmia.data.pictures import Pictures
+
+        key = ref.address + ref.digest
+        if key not in self._pictures:
+            manifest = self.manifest(ref)
+            parts = [self.store.part_bytes(manifest, part) for part in manifest.parts]
+            self._pictures[key] = Pictures.from_parquet(parts)
+        self._pictures.move_to_end(key)
+        while len(self._pictures) > 8:
+            self._pictures.popitem(last=False)
+        return self._pictures[key]
+
+    def layers(self, ref: InputRef) -> list[Path]:
+        """Local folders that make a model: the base first, then what lies over it."""
+        manifest = self.manifest(ref)
+        below: list[Path] = []
+        if "base" in manifest.inputs:
+            base = manifest.inputs["base"]
+            below = self.layers(self.find(base["address"], base["digest"]))
+        return [*below, self.cache.fetch(self.store, manifest)]
+
+    def find(self, address: str, digest: str) -> InputRef:
+        """An input's input, by its address and content."""
+        for name in self.store.names("manifests"):
+            if f"-{address}." in name and name.endswith(f".{digest}.json"):
+                return InputRef(address, digest, f"manifests/{name}")
+        raise FileNotFoundError(f"artifact {address} with content {digest} is no longer in the store {self.store.uri}")
+
+    def model(self, ref: InputRef, dtype: str) -> "TargetModel":
+        """A model on this worker's device; the last two stay loaded."""
+        from lmia.target.model import load_model
+
+        key = (ref.address, ref.digest, dtype)
+        if key not in self._models:
+            while len(self._models) >= 2:
+                self._models.popitem(last=False)
+            self._models[key] = load_model(
+                self.layers(ref), device=self.device, dtype=dtype, attention=self.runtime.attention
+            )
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def tensors(self, ref: InputRef) -> dict[str, Any]:
+        """The tensors of an `attack` artifact."""
+        from safetensors.torch import load
+
+        return load(self.store.part(self.manifest(ref), "learned.safetensors"))
+
+    def partial(self, name: str) -> Path:
+        """A local folder for the progress of a training job; with a store on this disk, inside of it."""
+        root = Path(self.store.root) if self.store.local else self.cache.folder
+        return root / "partial" / name
+
+    def numerics(self, backend: str = "") -> str:
+        """The class of machines that compute the same bits: kind of device, libraries, attention backend."""
+        import platform
+
+        import numpy
+        import torch
+
+        if self.device.startswith("cuda"):
+            chip = torch.cuda.get_device_name().replace(" ", "-")
+        else:
+            chip = f"cpu-{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower().replace(' ', '')}"
+        version = torch.__version__.split("+")[0]
+        return "/".join(x for x in (chip, f"torch-{version}", f"numpy-{numpy.__version__}", backend) if x)
