@@ -1,0 +1,1 @@
+"""Where faces come from: the synthetic population, folders and LFW; parts by identity, captions, watermarks."""
