@@ -1,0 +1,84 @@
+"""One pass over a query set for any number of attacks: batches are full and what two attacks share is computed once.
+
+The pass goes through the pictures in chunks. A Victim remembers, for the chunk that it looks at, the latents,
+text states, noises, eps_th(z0, 0, c), the DDIM inversion and every other evaluation that has a name; so attacks
+that ask for the same evaluation get the same tensor, and scores do not depend on what else is in the pass.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmia.attacks import ATTACKS, Learned
+from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    from lmia.data.pictures import Pictures
+    from lmia.target.victim import Victim
+
+
+def attack_of(label: str) -> str:
+    """The attack's name in a pass label `NAME` or `NAME:TAG`."""
+    return label.split(":", 1)[0]
+
+
+def nfe_asked(attacks: Sequence[tuple[str, Any, Learned | None]]) -> int:
+    """U-Net evaluations per picture if each attack of a pass ran alone: the sum of what they declare."""
+    return sum(ATTACKS.get(attack_of(label)).nfe(spec) for label, spec, _ in attacks)
+
+
+def score_pass(
+    attacks: Sequence[tuple[str, Any, Learned | None]],
+    query: "Pictures",
+    victim: "Victim | None",
+    *,
+    base: "Victim | None" = None,
+    device: str = "cpu",
+    chunk: int = 64,
+) -> dict[str, np.ndarray]:
+    """Scores of several attacks on one target over one query set.
+
+    Args:
+        attacks: (label, spec, learned) each. A label is the attack's name, or `NAME:TAG` where one attack stands
+            in the pass with several specs.
+        query: the pictures to score.
+        victim: the target; may be None if no attack needs it. Its counter `evaluations` grows by what was really
+            spent; what the attacks would spend one by one is `nfe_asked`.
+        base: the public base model, for attacks that need it.
+        device: where offline attacks compute.
+        chunk: pictures per step, rounded up to whole batches of the Victim. A matter of memory and speed, not of
+            results (up to rounding).
+
+    Returns:
+        label -> float64 [N], higher = more likely a member.
+
+    Raises:
+        RequestError: for a label given twice, an unmet need, or a picture that an attack cannot score.
+    """
+    labels = [label for label, _, _ in attacks]
+    if len(set(labels)) < len(labels):
+        raise RequestError(f"labels of one pass must differ, got {labels}; use NAME:TAG")
+    jobs = []
+    for label, spec, learned in attacks:
+        attack = ATTACKS.get(attack_of(label))
+        requires = attack.requires(spec)
+        for what, given in (("model", victim), ("base", base), ("learned state", learned)):
+            if given is None and (what in requires or (what == "learned state" and attack.learns)):
+                raise RequestError(f"attack {label!r} needs a {what}, and none was given")
+        attack.check(spec, query)
+        jobs.append((label, attack, spec, attack.prepare(spec, learned, base=base, device=device)))
+    if victim is not None:
+        chunk = -(-chunk // victim.batch) * victim.batch
+    scores = {label: np.full(len(query), np.nan) for label in labels}
+    for start in range(0, len(query), chunk):
+        rows = range(start, min(start + chunk, len(query)))
+        batch = query.take(list(rows))
+        for model in (victim, base):
+            if model is not None:
+                model.show(batch)
+        for label, attack, spec, prepared in jobs:
+            value = attack.score_batch(spec, batch, prepared=prepared, victim=victim, base=base, device=device)
+            assert value.dtype == np.float64 and value.shape == (len(batch),), (label, value.dtype, value.shape)
+            scores[label][start : start + len(batch)] = value
+    return scores
