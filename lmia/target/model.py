@@ -1,0 +1,345 @@
+"""Loading a target model: a Stable Diffusion folder and the layers that fine-tuning put over it.
+
+Shapes: B pictures, C latent channels, H and W latent sides, L tokens, D text width.
+"""
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmia.specs import RequestError
+from lmia.target.attention import choose_attention, set_attention
+
+log = logging.getLogger(__name__)
+
+DTYPES = ("float32", "float16", "bfloat16")
+COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$")
+
+
+@dataclasses.dataclass(eq=False)
+class TargetModel:
+    """A latent diffusion model on one device, in eval mode, its attention backend set.
+
+    Sizes come from the model's own configuration, so SD 1.5 and the embedded model are the same to all callers.
+    """
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    device: str
+    dtype: str
+    attention: str
+    """The backend really used: "sdpa" or "xformers"."""
+    layers: tuple[str, ...] = ()
+    pickled: tuple[str, ...] = ()
+    """Components that were read from pickle because the caller allowed it."""
+
+    @property
+    def vae_scale(self) -> int:
+        """Picture pixels per latent pixel along a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """C, channels of a latent."""
+        return self.vae.config.latent_channels
+
+    @property
+    def size(self) -> int:
+        """The picture side in pixels that the U-Net was made for."""
+        return self.unet.config.sample_size * self.vae_scale
+
+    @property
+    def prediction_type(self) -> str:
+        """What the U-Net predicts: "epsilon" or "v_prediction", as its scheduler's configuration says."""
+        return self.scheduler.config.prediction_type
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The dtype of weights and activations."""
+        import torch
+
+        return getattr(torch, self.dtype)
+
+    def abar(self) -> Any:
+        """Cumulative signal power by training step, float64 [T] on the CPU, from the model's own scheduler."""
+        import torch
+
+        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
+
+    def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the latent of a picture with side `size` (default: the model's own)."""
+        side = (size or self.size) // self.vae_scale
+        return self.latent_channels, side, side
+
+    def encode(self, images: Any) -> Any:
+        """Latents of pictures: scaling factor times the VAE's mode (a sample would be an unseeded noise).
+
+        Args:
+            images: uint8 numpy [B, S, S, 3], or float tensor [B, 3, S, S] in [-1, 1].
+
+        Returns:
+            float32 tensor [B, C, H, W] on the model's device.
+        """
+        import torch
+
+        with torch.no_grad():
+            x = self.pixels(images).to(self.torch_dtype)
+            z = self.vae.encode(x, return_dict=False)[0].mode()
+        return z.float() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Any) -> Any:
+        """Pictures of latents [B, C, H, W]: float32 tensor [B, 3, S, S], clipped to [-1, 1], on the device."""
+        import torch
+
+        with torch.no_grad():
+            z = (latents / self.vae.config.scaling_factor).to(self.torch_dtype)
+            return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+
+    def pixels(self, images: Any) -> Any:
+        """uint8 [B, S, S, 3] as float32 [B, 3, S, S] in [-1, 1] on the device; tensors are only moved there."""
+        import numpy as np
+        import torch
+
+        if isinstance(images, np.ndarray):
+            x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            return x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        return images.to(self.device)
+
+    def text_states(self, captions: Sequence[str]) -> Any:
+        """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
+        import torch
+
+        tokens = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+
+def to_uint8(pixels: Any) -> Any:
+    """Pictures [B, 3, S, S] in [-1, 1] as uint8 numpy [B, S, S, 3]."""
+    import torch
+
+    return pixels.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def load_model(
+    layers: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    attention: str = "auto",
+    allow_pickle: bool = False,
+) -> TargetModel:
+    """Loads a base and what fine-tuning laid over it.
+
+    Each component (unet, vae, text_encoder, tokenizer, scheduler) is taken from the last layer that has a
+    sub-folder of that name; adapters (`lora/`, peft format) of that layer and of later ones are then merged
+    into the U-Net, so that a LoRA target costs no more than its base.
+
+    Args:
+        layers: the first is a whole Stable Diffusion folder in diffusers' format, or a hub id pinned to a
+            revision, "owner/name@<40 hex digits>"; the others are overlay folders.
+        device: "cpu", "cuda", "cuda:1".
+        dtype: "float32", "float16" or "bfloat16".
+        attention: "auto", "sdpa" or "xformers"; the one really used is `TargetModel.attention`.
+        allow_pickle: read weights that exist as pickle only; recorded in `TargetModel.pickled`.
+
+    Raises:
+        RequestError: a folder or component is missing, weights are pickle, or the backend is not there.
+    """
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    if dtype not in DTYPES:
+        raise RequestError(f"dtype = {dtype!r}: allowed are {', '.join(DTYPES)}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise RequestError(f"device = {device!r}: this machine has no usable CUDA device")
+    backend = choose_attention(attention, device)
+    folders = resolve_layers(layers)
+    where = {name: _last_with(folders, name) for name in COMPONENTS}
+    pickled = tuple(
+        name
+        for name in ("vae", "unet", "text_encoder")
+        if _is_pickle(folders[where[name]] / name, allow_pickle=allow_pickle)
+    )
+
+    def weights(kind: Any, name: str, dtype_keyword: str) -> Any:
+        source: dict[str, Any] = {dtype_keyword: getattr(torch, dtype), "use_safetensors": name not in pickled}
+        folder = folders[where[name]] / name
+        if variant := _variant(folder):
+            source["variant"] = variant
+        return kind.from_pretrained(folder, local_files_only=True, **source)
+
+    unet = weights(UNet2DConditionModel, "unet", "torch_dtype")
+    for folder in folders[where["unet"] :]:
+        if (folder / "lora").is_dir():
+            unet = _merge_adapter(unet, folder / "lora")
+    model = TargetModel(
+        vae=weights(AutoencoderKL, "vae", "torch_dtype").to(device).eval(),
+        unet=unet.to(device).eval(),
+        text_encoder=weights(CLIPTextModel, "text_encoder", "dtype").to(device).eval(),
+        tokenizer=CLIPTokenizer.from_pretrained(folders[where["tokenizer"]] / "tokenizer", local_files_only=True),
+        scheduler=_load_scheduler(folders[where["scheduler"]] / "scheduler"),
+        device=device,
+        dtype=dtype,
+        attention=backend,
+        layers=tuple(str(folder) for folder in folders),
+        pickled=pickled,
+    )
+    for part in (model.vae, model.unet, model.text_encoder):
+        part.requires_grad_(False)
+    set_attention(model.unet, backend)
+    if torch.device(device).type == "cuda":
+        set_attention(model.vae, backend)
+        model.vae.enable_slicing()
+        model.unet.to(memory_format=torch.channels_last)
+        model.vae.to(memory_format=torch.channels_last)
+    return model
+
+
+def resolve_layers(layers: Sequence[str | Path]) -> list[Path]:
+    """Folders of the layers; a pinned hub id is fetched (or found in the hub's local cache).
+
+    Raises:
+        RequestError: no layers, a folder that does not exist, or a hub id without a pinned revision.
+    """
+    if not layers:
+        raise RequestError("layers = []: at least a base model is needed")
+    return [_resolve(layer) for layer in layers]
+
+
+def _resolve(layer: str | Path) -> Path:
+    folder = Path(layer)
+    if folder.is_dir():
+        return folder
+    text = str(layer)
+    pinned = HUB_ID.match(text)
+    if pinned:
+        return fetch_from_hub(pinned["repo"], pinned["revision"])
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@.*)?", text) and not text.startswith((".", "/")):
+        raise RequestError(
+            f"model = {text!r}: no such folder, and a hub id must be pinned to a revision "
+            "(owner/name@<40 hexadecimal digits>)"
+        )
+    raise RequestError(f"model = {text!r}: no such folder")
+
+
+def fetch_from_hub(repo: str, revision: str) -> Path:
+    """The local snapshot of a hub repository at one revision: safetensors weights and configuration only."""
+    from huggingface_hub import snapshot_download
+
+    parts = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+    patterns = [f"{part}/*.{end}" for part in parts for end in ("json", "txt", "safetensors")]
+    patterns = [pattern for pattern in patterns if "safetensors" not in pattern]
+    patterns += [
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "model_index.json",
+    ]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except OSError as error:
+        raise RequestError(f"model = '{repo}@{revision}': could not be fetched from the hub: {error}") from error
+
+
+def weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(safetensors files, pickle files) in a component's folder."""
+    safe = sorted(folder.glob("*.safetensors"))
+    pickles = sorted(path for end in ("bin", "ckpt", "pt", "pth", "pkl") for path in folder.glob(f"*.{end}"))
+    return safe, pickles
+
+
+def _is_pickle(folder: Path, *, allow_pickle: bool) -> bool:
+    safe, pickles = weight_files(folder)
+    if safe:
+        return False
+    if not pickles:
+        raise RequestError(f"model: {folder} holds no weights (expected *.safetensors)")
+    if not allow_pickle:
+        raise RequestError(
+            f"model: {pickles[0]} is a pickle, which can run code when it is read; convert it to safetensors, "
+            "or allow pickle explicitly if you trust its origin"
+        )
+    log.warning("reading pickled weights from %s, as explicitly allowed", folder)
+    return True
+
+
+def _variant(folder: Path) -> str | None:
+    """The name "fp16" when a component has only its half-precision variant; None for the plain file names."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    plain = [
+        name for name in names if re.fullmatch(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors", name)
+    ]
+    return "fp16" if names and not plain and any(".fp16." in name for name in names) else None
+
+
+def _last_with(folders: Sequence[Path], name: str) -> int:
+    for index in reversed(range(len(folders))):
+        if (folders[index] / name).is_dir():
+            return index
+    raise RequestError(
+        f"model = {str(folders[0])!r}: no {name}/ in it; a Stable Diffusion folder in diffusers' format has "
+        f"{', '.join(COMPONENTS)}"
+    )
+
+
+def _load_scheduler(folder: Path) -> Any:
+    """The model's own scheduler, from the classes that Stable Diffusion models name in their configuration."""
+    path = folder / "scheduler_config.json"
+    if not path.is_file():
+        raise RequestError(f"model: {path} is missing")
+    config = json.loads(path.read_text())
+    return scheduler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
+
+
+SCHEDULERS = {
+    "DDIMScheduler": "scheduling_ddim",
+    "PNDMScheduler": "scheduling_pndm",
+    "DDPMScheduler": "scheduling_ddpm",
+    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
+    "EulerDiscreteScheduler": "scheduling_euler_discrete",
+    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
+    "LMSDiscreteScheduler": "scheduling_lms_discrete",
+    "HeunDiscreteScheduler": "scheduling_heun_discrete",
+    "UniPCMultistepScheduler": "scheduling_unipc_multistep",
+}
+
+
+def scheduler_class(name: str) -> Any:
+    """A diffusers scheduler class by name, without importing the others."""
+    import importlib
+
+    if name not in SCHEDULERS:
+        raise RequestError(f"model: scheduler {name!r} is not supported (known: {', '.join(sorted(SCHEDULERS))})")
+    return getattr(importlib.import_module(f"diffusers.schedulers.{SCHEDULERS[name]}"), name)
+
+
+def _merge_adapter(unet: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        _is_pickle(folder, allow_pickle=False)
+        raise RequestError(f"model: {folder} is not a peft adapter (adapter_model.safetensors is missing)")
+    return PeftModel.from_pretrained(unet, str(folder)).merge_and_unload()
+
+
+def chunks(count: int, size: int) -> Iterable[slice]:
+    """Consecutive slices of at most `size` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -1,0 +1,471 @@
+"""The embedded base model's recipe: a tiny Stable Diffusion from scratch on known people of the synthetic population.
+
+Stages, each of which continues after an interruption: pictures and lists -> tokenizer -> VAE -> latents -> U-Net and
+text encoder together, on cached latents, with caption dropout and a moving average of the weights -> measured, then
+written with a model card. What is trained on is fixed by the spec alone; no stage looks at a membership figure.
+
+Shapes: B pictures, S side, L tokens.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from lmia.seeds import rng, seed_of
+from lmia.specs import RequestError, Spec
+from lmia.target.architecture import ArchitectureSpec, Parts, build, save_model, save_tokenizer
+from lmia.target.model import chunks
+from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
+
+if TYPE_CHECKING:
+    from lmia.data.pictures import Pictures
+
+Report = Callable[[dict[str, Any]], None]
+LISTS = "lists.parquet"
+CARD = "MODEL_CARD.md"
+SHEET = "samples.png"
+SAVE_S = 60.0
+
+
+class PretrainSpec(Spec):
+    """What decides the base model. People are numbered in the population; those not named here are not seen."""
+
+    seed: int = Field(0, ge=0, description="of weights, order, noises and dropout")
+    population: dict[str, Any] = Field(default_factory=dict, description="fields of the population's spec")
+    sources: dict[str, int] = Field({"wild": 1800, "east": 1200}, description="source -> people trained on")
+    photos: int = Field(4, ge=1, description="trained photos of each person; the next one is kept unseen")
+    unseen_people: int = Field(1000, ge=1, description="people held out, spread over the sources, one photo each")
+    domains: int = Field(8, ge=0, description="named people of whom many photos are trained and many kept unseen")
+    domain_photos: int = Field(40, ge=1, description="trained photos of a domain, and as many unseen")
+    architecture: ArchitectureSpec = Field(default_factory=ArchitectureSpec)
+    vae_steps: int = Field(4500, ge=1)
+    vae_batch: int = Field(4, ge=1)
+    vae_lr: float = Field(1.5e-3, gt=0)
+    kl: float = Field(5e-4, ge=0, description="weight of the mean KL term per latent value")
+    edges: float = Field(0.5, ge=0, description="weight of the L1 distance between picture gradients")
+    unet_steps: int = Field(15000, ge=1)
+    unet_batch: int = Field(16, ge=1)
+    unet_lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(300, ge=0)
+    final_lr: float = Field(0.03, gt=0, le=1, description="last learning rate relative to the highest; cosine decay")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="share of captions replaced by nothing")
+    short_captions: float = Field(0.1, ge=0, le=1, description="share replaced by the class or the generic prompt")
+    ema: float = Field(0.999, ge=0, lt=1, description="of U-Net and text encoder; warmed up as (1 + n) / (10 + n)")
+
+
+class Listed(NamedTuple):
+    """The base model's pictures: one entry per photo, the same order in all fields."""
+
+    lists: list[str]
+    """trained, unseen_photo, unseen_person, domain_trained or domain_unseen."""
+    domain: list[str | None]
+    """The domain's name (the person's), null outside of domains."""
+    pictures: "Pictures"
+
+    def of(self, *names: str) -> np.ndarray:
+        """Positions of the photos in some lists."""
+        return np.flatnonzero([name in names for name in self.lists])
+
+
+def pretrain(spec: PretrainSpec, out: Path, work: Path, on_progress: Report = lambda report: None) -> dict[str, Any]:
+    """Trains the base model and writes it to `out`; progress lies in `work`, from which an interrupted run continues.
+
+    Args:
+        spec: the recipe.
+        out: folder of the finished model: a `StableDiffusionPipeline` folder with lists, card and sample sheet.
+        work: folder for progress, safe to delete once `out` is there.
+        on_progress: called every few seconds with {"stage", "step", "steps", "loss", "seconds"}.
+
+    Returns:
+        The measured figures that the card shows.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    _check_same_recipe(spec, work)
+    listed = cached_lists(spec, work)
+    images = listed.pictures.images(spec.architecture.size)
+    captions = [caption or "" for caption in listed.pictures.captions]
+    trained = listed.of("trained", "domain_trained")
+    if not (work / "tokenizer" / "tokenizer_config.json").is_file():
+        save_tokenizer([captions[n] for n in trained], spec.architecture, work / "tokenizer")
+    parts = build(spec.architecture, seed_of(spec.seed, "weights"))
+    train_vae(parts.vae, images[trained], spec, work / "vae", on_progress)
+    latents = cached_latents(parts.vae, images, work / "latents.safetensors")
+    parts.vae.register_to_config(scaling_factor=float(1 / latents[trained].std()))
+    texts = Texts.of(listed.pictures.take(trained), work / "tokenizer")
+    train_unet(parts, latents[trained], texts, spec=spec, folder=work / "unet", on_progress=on_progress)
+    return export(spec, parts, listed, work, out)
+
+
+def list_pictures(spec: PretrainSpec) -> Listed:
+    """Draws the pictures of all of the base model's lists."""
+    from lmia.data.pictures import Pictures
+    from lmia.data.sources import SOURCES
+
+    source_kind = SOURCES.get("population")
+    population = source_kind.Spec(**{"size": spec.architecture.size, **spec.population})
+    names: list[str] = []
+    domains: list[str | None] = []
+    tables: list[Pictures] = []
+
+    def add(name: str, source: str, people: Sequence[str], photos: Sequence[int], *, by_name: bool = False) -> None:
+        drawn = source_kind.pictures(population, source, name, list(people), list(photos))
+        domain = None
+        if by_name:
+            drawn, domain = named(drawn, population, source, people[0])
+        tables.append(drawn)
+        names.extend([name] * len(drawn))
+        domains.extend([domain] * len(drawn))
+
+    share = sum(spec.sources.values())
+    for number, (source, people) in enumerate(sorted(spec.sources.items())):
+        identities = source_kind.identities(population, source)
+        held_out = -(-spec.unseen_people * people // share)
+        own = spec.domains // len(spec.sources) + (number < spec.domains % len(spec.sources))
+        if len(identities) < people + held_out + own:
+            raise RequestError(
+                f"sources.{source} = {people}: with {held_out} people held out and {own} domains this needs "
+                f"{people + held_out + own} people, the population has {len(identities)}"
+            )
+        seen, rest = identities[:people], identities[people:]
+        add("trained", source, seen, range(spec.photos))
+        add("unseen_photo", source, seen[:held_out], [spec.photos])
+        add("unseen_person", source, rest[:held_out], [0])
+        for identity in rest[held_out : held_out + own]:
+            add("domain_trained", source, [identity], range(spec.domain_photos), by_name=True)
+            add("domain_unseen", source, [identity], range(spec.domain_photos, 2 * spec.domain_photos), by_name=True)
+    return Listed(names, domains, Pictures.concat(tables))
+
+
+def cached_lists(spec: PretrainSpec, work: Path) -> Listed:
+    """`list_pictures`, drawn once (minutes) and kept in `work`."""
+    import pyarrow.parquet as pq
+
+    from lmia.data.pictures import Pictures
+
+    if not (work / "pictures.parquet").is_file():
+        listed = list_pictures(spec)
+        write_lists(listed, work / LISTS)
+        temporary = work / ".pictures.parquet"
+        temporary.write_bytes(listed.pictures.to_parquet())
+        temporary.replace(work / "pictures.parquet")
+    table = pq.read_table(work / LISTS)
+    pictures = Pictures.from_parquet([(work / "pictures.parquet").read_bytes()])
+    return Listed(table["list"].to_pylist(), table["domain"].to_pylist(), pictures)
+
+
+def named(pictures: "Pictures", population: Any, source: str, identity: str) -> tuple["Pictures", str]:
+    """A person's pictures with captions that carry the name, and the name."""
+    from lmia.data.captions import named_caption
+    from lmia.data.population import parse_identity, person, photo
+
+    who = person(population, source, parse_identity(source, identity))
+    numbers = [int(record.rsplit("/", 1)[1]) for record in pictures.ids]
+    captions = [named_caption(source, who, photo(population, source, who.index, number)) for number in numbers]
+    return pictures.with_columns(caption=captions), who.name
+
+
+def tokenize(captions: Sequence[str], folder: Path) -> np.ndarray:
+    """Token numbers of captions, padded and cut to the model's length: int64 [N, L]."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    encoded = tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="np",
+    )
+    return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+
+class Texts(NamedTuple):
+    """Token numbers, int64: of the captions, class prompts [N, L] each, of the generic and the empty prompt [1, L]."""
+
+    captions: np.ndarray
+    classes: np.ndarray
+    generic: np.ndarray
+    blank: np.ndarray
+
+    @staticmethod
+    def of(pictures: "Pictures", tokenizer: Path) -> "Texts":
+        """The texts of pictures."""
+        from lmia.data.captions import class_prompt, generic_prompt
+
+        captions = [caption or "" for caption in pictures.captions]
+        classes = [class_prompt(source or "") for source in pictures.sources]
+        one = tokenize([generic_prompt(), ""], tokenizer)
+        return Texts(tokenize(captions, tokenizer), tokenize(classes, tokenizer), one[:1], one[1:])
+
+    def draw(self, chosen: np.ndarray, dropped: float, short: float, draw: np.random.Generator) -> np.ndarray:
+        """Tokens for the chosen pictures [B, L], some captions dropped and some cut to a prompt."""
+        lot = draw.random(len(chosen))[:, None]
+        tokens = np.where(lot < dropped + short, self.classes[chosen], self.captions[chosen])
+        tokens = np.where(lot < dropped + short / 2, self.generic, tokens)
+        return np.where(lot < dropped, self.blank, tokens)
+
+
+def _batches(stage: str, count: int, spec: PretrainSpec, start: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(step, positions) from step `start`: each epoch in an order of its own, incomplete batches left out."""
+    size, steps = getattr(spec, f"{stage}_batch"), getattr(spec, f"{stage}_steps")
+    per_epoch = count // size
+    if per_epoch == 0:
+        raise RequestError(f"{stage}_batch = {size}: there are only {count} pictures to train on")
+    order = np.empty(0, dtype=np.int64)
+    for step in range(start, steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0 or not len(order):
+            order = rng(spec.seed, stage, "order", epoch).permutation(count)
+        yield step, order[place * size : (place + 1) * size]
+
+
+def learning_rate(step: int, steps: int, highest: float, warmup: int, final: float) -> float:
+    """Linear warm-up, then cosine decay to `final` times the highest."""
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return highest * (final + (1 - final) * 0.5 * (1 + np.cos(np.pi * done)))
+
+
+class _Averaged:
+    """Trainable tensors, their moving average, AdamW and a place on disk: what both trainings need."""
+
+    def __init__(self, modules: Mapping[str, Any], *, decay: float, weight_decay: float, folder: Path):
+        import torch
+
+        self.parameters = {
+            f"{name}.{key}": value for name, module in modules.items() for key, value in module.named_parameters()
+        }
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+        )
+        self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
+        self.decay, self.folder = decay, folder
+        self.step, self.seconds, self.last_save = 0, 0.0, time.monotonic()
+        self.losses: dict[str, float] = {}
+        saved = load_progress(folder)
+        if saved is not None:
+            tensors, state = saved
+            self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+            with torch.no_grad():
+                for key, value in self.parameters.items():
+                    value.copy_(tensors[f"weights.{key}"])
+                    self.average[key].copy_(tensors[f"average.{key}"])
+            restore_optimizer(self.optimizer, self.parameters, tensors)
+
+    def update(self, loss: Any, lr: float) -> None:
+        """One clipped AdamW step, then the average follows."""
+        import torch
+
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+
+    def tick(self, started: float, final: bool = False) -> None:
+        """Saves progress now and then."""
+        if not final and time.monotonic() - self.last_save < SAVE_S:
+            return
+        tensors = {f"weights.{key}": value for key, value in self.parameters.items()}
+        tensors |= {f"average.{key}": value for key, value in self.average.items()}
+        tensors |= optimizer_tensors(self.optimizer, self.parameters)
+        seconds = self.seconds + time.monotonic() - started
+        save_progress(self.folder, tensors, {"step": self.step, "seconds": seconds, "losses": self.losses})
+        self.last_save = time.monotonic()
+        if final:
+            self.seconds = seconds
+
+    def use_average(self) -> None:
+        """Puts the averaged weights in place."""
+        import torch
+
+        with torch.no_grad():
+            for key, value in self.parameters.items():
+                value.copy_(self.average[key])
+
+
+def train_vae(vae: Any, images: np.ndarray, spec: PretrainSpec, folder: Path, on_progress: Report) -> None:
+    """Trains the VAE on uint8 [N, S, S, 3]: L1, L1 of picture gradients and a small KL term. In place."""
+    import torch
+
+    run = _Averaged({"vae": vae}, decay=0.995, weight_decay=1e-4, folder=folder)
+    started = last = time.monotonic()
+    vae.train()
+    for step, chosen in _batches("vae", len(images), spec, run.step):
+        x = torch.from_numpy(images[chosen]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        posterior = vae.encode(x, return_dict=False)[0]
+        noise = rng(spec.seed, "vae", "noise", step).standard_normal(posterior.mean.shape, dtype=np.float32)
+        y = vae.decode(posterior.mean + posterior.std * torch.from_numpy(noise), return_dict=False)[0]
+        edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
+        pixels = (y - x).abs().mean()
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        loss = pixels + spec.edges * edges + spec.kl * kl
+        run.update(loss, learning_rate(step, spec.vae_steps, spec.vae_lr, 100, spec.final_lr))
+        run.tick(started)
+        if time.monotonic() - last > 5:
+            last = time.monotonic()
+            run.losses = {"l1": pixels.item(), "edges": edges.item(), "kl": kl.item()}
+            on_progress(_report("vae", run, spec.vae_steps, started))
+    run.tick(started, final=True)
+    run.use_average()
+    vae.eval().requires_grad_(False)
+
+
+def cached_latents(vae: Any, images: np.ndarray, path: Path, batch: int = 64) -> Any:
+    """The VAE's modes for all pictures, unscaled: float32 tensor [N, C, H, W]; kept in `path`."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if path.is_file():
+        return load_file(path)["latents"]
+    with torch.inference_mode():
+        modes = [
+            vae.encode(torch.tensor(images[part]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1), return_dict=False)[
+                0
+            ].mode()
+            for part in chunks(len(images), batch)
+        ]
+    latents = torch.cat(modes).clone(memory_format=torch.contiguous_format)
+    temporary = path.with_suffix(".writing")
+    save_file({"latents": latents}, temporary)
+    temporary.replace(path)
+    return load_file(path)["latents"]
+
+
+def train_unet(
+    parts: Parts, latents: Any, texts: Texts, *, spec: PretrainSpec, folder: Path, on_progress: Report
+) -> None:
+    """Trains U-Net and text encoder on unscaled latents [N, C, H, W] and their texts: mean squared error. In place."""
+    import torch
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    from lmia.target.architecture import SCHEDULER
+
+    config = {key: value for key, value in SCHEDULER.items() if key.startswith(("beta", "num"))}
+    abar = DDPMScheduler(**config).alphas_cumprod
+    latents = latents * parts.vae.config.scaling_factor
+    run = _Averaged(
+        {"unet": parts.unet, "text_encoder": parts.text_encoder},
+        decay=spec.ema,
+        weight_decay=1e-2,
+        folder=folder,
+    )
+    started = last = time.monotonic()
+    recent: list[Any] = []
+    parts.unet.train()
+    parts.text_encoder.train()
+    for step, chosen in _batches("unet", len(latents), spec, run.step):
+        draw = rng(spec.seed, "unet", "step", step)
+        t = torch.from_numpy(draw.integers(0, len(abar), len(chosen)))
+        noise = torch.from_numpy(draw.standard_normal((len(chosen), *latents.shape[1:]), dtype=np.float32))
+        tokens = torch.from_numpy(texts.draw(chosen, spec.caption_dropout, spec.short_captions, draw))
+        z0 = latents[chosen]
+        a, b = abar[t].sqrt().view(-1, 1, 1, 1), (1 - abar[t]).sqrt().view(-1, 1, 1, 1)
+        text = parts.text_encoder(tokens)[0]
+        out = parts.unet(a * z0 + b * noise, t, text, return_dict=False)[0]
+        target = noise if spec.architecture.prediction_type == "epsilon" else a * noise - b * z0
+        loss = (out - target).square().mean()
+        run.update(loss, learning_rate(step, spec.unet_steps, spec.unet_lr, spec.warmup_steps, spec.final_lr))
+        recent = [*recent[-199:], loss.detach()]
+        run.tick(started)
+        if time.monotonic() - last > 5:
+            last = time.monotonic()
+            run.losses = {"mse": torch.stack(recent).mean().item()}
+            on_progress(_report("unet", run, spec.unet_steps, started))
+    run.tick(started, final=True)
+    run.use_average()
+    for part in (parts.unet, parts.text_encoder):
+        part.eval().requires_grad_(False)
+
+
+def export(spec: PretrainSpec, parts: Parts, listed: Listed, work: Path, out: Path) -> dict[str, Any]:
+    """Writes the model folder with its lists, then measures it as written and adds the card and the sample sheet."""
+    writing = out.with_name(out.name + ".writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    shutil.copytree(work / "tokenizer", writing / "tokenizer")
+    save_model(parts, spec.architecture, writing)
+    write_lists(listed, writing / LISTS)
+    (writing / "recipe.json").write_text(json.dumps(spec.resolved(), indent=2) + "\n")
+    from lmia.target.card import measure, sample_sheet, write_card
+
+    figures = measure(writing, listed)
+    for stage in ("vae", "unet"):
+        saved = load_progress(work / stage)
+        if saved is not None:
+            figures[f"{stage}_steps"], figures[f"{stage}_seconds"] = saved[1]["step"], saved[1]["seconds"]
+    sample_sheet(writing, listed, writing / SHEET)
+    write_card(writing / CARD, spec, listed, figures)
+    shutil.rmtree(out, ignore_errors=True)
+    writing.replace(out)
+    return figures
+
+
+def snapshot(spec: PretrainSpec, out: Path, work: Path) -> dict[str, Any]:
+    """Writes the model as far as a training in `work` has come (its moving average), card and all."""
+    import torch
+    from safetensors.torch import load_file
+
+    parts = build(spec.architecture, seed_of(spec.seed, "weights"))
+    for stage, modules in (("vae", {"vae": parts.vae}), ("unet", {"unet": parts.unet, "text_encoder": parts[2]})):
+        saved = load_progress(work / stage)
+        if saved is None:
+            raise RequestError(f"work = {str(work)!r}: no progress of stage {stage!r} there yet")
+        with torch.no_grad():
+            for name, module in modules.items():
+                for key, value in module.named_parameters():
+                    value.copy_(saved[0][f"average.{name}.{key}"])
+    listed = cached_lists(spec, work)
+    latents = load_file(work / "latents.safetensors")["latents"]
+    parts.vae.register_to_config(scaling_factor=float(1 / latents[listed.of("trained", "domain_trained")].std()))
+    for part in parts:
+        part.eval().requires_grad_(False)
+    return export(spec, parts, listed, work, out)
+
+
+def write_lists(listed: Listed, path: Path) -> None:
+    """The lists as Parquet: list, domain, id, identity, source, caption; the pictures follow from id and recipe."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = listed.pictures.table.select(["id", "identity", "source", "caption"])
+    table = table.add_column(0, "domain", pa.array(listed.domain, pa.string()))
+    table = table.add_column(0, "list", pa.array(listed.lists, pa.string()))
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_lists(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """The lists of a pre-trained base: list name -> rows with domain, id, identity, source, caption."""
+    import pyarrow.parquet as pq
+
+    path = folder / LISTS
+    if not path.is_file():
+        raise RequestError(f"base = {str(folder)!r}: it has no {LISTS}, so what it was trained on is not known")
+    lists: dict[str, list[dict[str, str]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        lists.setdefault(row.pop("list"), []).append(row)
+    return lists
+
+
+def _check_same_recipe(spec: PretrainSpec, work: Path) -> None:
+    """Progress of another recipe is never continued."""
+    note = work / "recipe.json"
+    text = json.dumps(spec.resolved(), indent=2) + "\n"
+    if note.is_file() and note.read_text() != text:
+        raise RequestError(f"work = {str(work)!r}: holds the progress of another recipe; use another folder")
+    note.write_text(text)
+
+
+def _report(stage: str, run: _Averaged, steps: int, started: float) -> dict[str, Any]:
+    seconds = run.seconds + time.monotonic() - started
+    return {"stage": stage, "step": run.step, "steps": steps, "seconds": round(seconds, 1), **run.losses}
