@@ -65,11 +65,11 @@ def embed(spec: Encoder, pictures: "Pictures", *, base: Any, device: str, batch:
     Raises:
         RequestError: the encoder's weights are not there, or the VAE encoder was given no base model.
     """
-    return load_encoder(spec, base=base, device=device, batch=batch)(pictures)
+    return load_encoder(spec, base=base, device=device, batch=batch)(pictures.images())
 
 
-def load_encoder(spec: Encoder, *, base: Any, device: str, batch: int = 32) -> Callable[["Pictures"], np.ndarray]:
-    """The encoder as a function Pictures -> float64 [N, D]; arguments as for `embed`."""
+def load_encoder(spec: Encoder, *, base: Any, device: str, batch: int = 32) -> Callable[[np.ndarray], np.ndarray]:
+    """The encoder as a function from uint8 [N, H, W, 3] to float64 [N, D]; arguments as for `embed`."""
     if isinstance(spec, VaeEncoder):
         if base is None:
             raise RequestError("encoder 'vae' needs the base model, and none was given")
@@ -125,9 +125,9 @@ def timm_network(model: str, *, revision: str | None = None, **options: Any) -> 
     return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **options)
 
 
-def _vae(model: Any, batch: int) -> Callable[["Pictures"], np.ndarray]:
-    def encode(pictures: "Pictures") -> np.ndarray:
-        images = pictures.images(model.size)
+def _vae(model: Any, batch: int) -> Callable[[np.ndarray], np.ndarray]:
+    def encode(images: np.ndarray) -> np.ndarray:
+        images = resized(images, model.size, "bicubic")
         parts = [model.encode(images[i : i + batch]).flatten(1).double().cpu() for i in range(0, len(images), batch)]
         return np.concatenate([part.numpy() for part in parts])
 
@@ -172,14 +172,14 @@ def _clip(spec: ClipEncoder) -> tuple[Any, _Preparation]:
     return Embedding(), _Preparation(network.config.image_size, mean, std, "bicubic")
 
 
-def _network(network: Any, preparation: _Preparation, device: str, batch: int) -> Callable[["Pictures"], np.ndarray]:
+def _network(network: Any, preparation: _Preparation, device: str, batch: int) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     mean = torch.tensor(preparation.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(preparation.std, device=device).view(1, 3, 1, 1)
 
-    def encode(pictures: "Pictures") -> np.ndarray:
-        images = resized(pictures, preparation.size, preparation.resample)
+    def encode(images: np.ndarray) -> np.ndarray:
+        images = resized(images, preparation.size, preparation.resample)
         parts = []
         for start in range(0, len(images), batch):
             x = torch.tensor(images[start : start + batch], device=device).permute(0, 3, 1, 2).float().div(255)
@@ -190,11 +190,10 @@ def _network(network: Any, preparation: _Preparation, device: str, batch: int) -
     return encode
 
 
-def resized(pictures: "Pictures", size: int, resample: str = "bilinear") -> np.ndarray:
-    """Pictures at `size`, resampled by Pillow with "bilinear" or "bicubic" from their own size: uint8 [N, S, S, 3]."""
+def resized(images: np.ndarray, size: int, resample: str = "bilinear") -> np.ndarray:
+    """Pictures uint8 [N, H, W, 3] at `size`, resampled by Pillow ("bilinear" or "bicubic"): uint8 [N, S, S, 3]."""
     from PIL import Image
 
-    images = pictures.images()
     if images.shape[1:3] == (size, size):
         return images
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[resample]

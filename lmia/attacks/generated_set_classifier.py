@@ -11,8 +11,6 @@ Deviations: none with `pretrained`, 224 px and the other defaults, but for the m
     the negatives: only negatives from the *same* source make it answer "member?" rather than "which source?".
 """
 
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,16 +20,14 @@ from pydantic import Field
 
 from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
 from lmia.attacks.encoders import resized, timm_network
-from lmia.seeds import seed_of
+from lmia.attacks.networks import seeded, train_classifier
 from lmia.specs import Spec
-from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-SAVE_EVERY_S = 60.0
 SCORING_BATCH = 64
 
 
@@ -81,7 +77,22 @@ class GeneratedSetClassifier(Attack):
     ) -> Learned:
         """Trains the network; progress in `partial` is kept about once a minute and continued bit for bit."""
         positives, negatives = need(inputs, ("positives", "negatives"), cls.name)
-        return train(spec, positives, negatives, device=device, partial=partial, on_progress=on_progress)
+        images = np.concatenate([resized(side.images(), spec.size) for side in (positives, negatives)])
+        return train_classifier(
+            to_device(build(spec, pretrained=spec.pretrained), device),
+            lambda rows: normalised(images[rows], device),
+            [f"1/{record}" for record in positives.ids] + [f"0/{record}" for record in negatives.ids],
+            [1] * len(positives) + [0] * len(negatives),
+            lr=spec.lr,
+            batch=spec.batch,
+            epochs=spec.epochs,
+            seed=spec.seed,
+            task=spec.resolved(),
+            dtype=spec.dtype,
+            device=device,
+            partial=partial,
+            on_progress=on_progress,
+        )
 
     @classmethod
     def prepare(cls, spec: GeneratedSetClassifierSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
@@ -98,7 +109,7 @@ class GeneratedSetClassifier(Attack):
         """The logit margin, positive minus negative class."""
         import torch
 
-        images = resized(query, spec.size)
+        images = resized(query.images(), spec.size)
         margins = []
         for start in range(0, len(images), SCORING_BATCH):
             with torch.inference_mode():
@@ -109,11 +120,11 @@ class GeneratedSetClassifier(Attack):
 
 def build(spec: GeneratedSetClassifierSpec, *, pretrained: bool) -> Any:
     """The network: its random weights come from the seed, its pretrained ones (but the head) from timm's file."""
-    import timm
-    import torch
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(spec.seed, "weights"))
+    def make() -> Any:
+        import timm
+        import torch
+
         if pretrained:
             network = timm_network(spec.weights, num_classes=2)
         else:
@@ -121,7 +132,9 @@ def build(spec: GeneratedSetClassifierSpec, *, pretrained: bool) -> Any:
         if spec.stem == "small":
             network.conv1 = torch.nn.Conv2d(3, network.conv1.out_channels, 3, 1, 1, bias=False)
             network.maxpool = torch.nn.Identity()
-    return network
+        return network
+
+    return seeded(spec.seed, make)
 
 
 def to_device(network: Any, device: str) -> Any:
@@ -138,79 +151,3 @@ def normalised(images: np.ndarray, device: str) -> Any:
     x = torch.tensor(images, device=device).float().div_(255)
     x = x.sub_(torch.tensor(MEAN, device=device)).div_(torch.tensor(STD, device=device))
     return x.permute(0, 3, 1, 2)
-
-
-def order(seed: int, epoch: int, keys: list[str]) -> np.ndarray:
-    """The order of an epoch: records sorted by a hash of (seed, epoch, record)."""
-    return np.argsort([seed_of(seed, "order", epoch, key) for key in keys], kind="stable")
-
-
-def train(
-    spec: GeneratedSetClassifierSpec,
-    positives: "Pictures",
-    negatives: "Pictures",
-    *,
-    device: str,
-    partial: Path | None,
-    on_progress: Progress,
-    save_every_s: float = SAVE_EVERY_S,
-) -> Learned:
-    """The trained network's state: same inputs, same machine kind -> same bits, interrupted or not."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    images = np.concatenate([resized(positives, spec.size), resized(negatives, spec.size)])
-    keys = [f"1/{record}" for record in positives.ids] + [f"0/{record}" for record in negatives.ids]
-    labels = torch.tensor([1] * len(positives) + [0] * len(negatives), device=device)
-    network = to_device(build(spec, pretrained=spec.pretrained), device).train()
-    # The fused kernel computes the same update in one pass over memory instead of several.
-    optimiser = torch.optim.Adam(network.parameters(), lr=spec.lr, fused=True)
-    starts = list(range(0, len(keys), spec.batch))
-    if len(keys) - starts[-1] == 1 and len(starts) > 1:
-        starts.pop()  # a batch of one has no batch statistics: it joins the batch before it
-    task = f"{seed_of(json.dumps([spec.resolved(), keys]))}"
-    done, loss_sum = _restore(partial, task, network, optimiser)
-    saved_at = time.monotonic()
-    for epoch in range(done // len(starts), spec.epochs):
-        rows = order(spec.seed, epoch, keys)
-        for index in range(done % len(starts), len(starts)):
-            end = starts[index + 1] if index + 1 < len(starts) else len(keys)
-            chosen = rows[starts[index] : end]
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
-                logits = network(normalised(images[chosen], device))
-            loss = cross_entropy(logits.float(), labels[torch.from_numpy(chosen).to(device)])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            loss_sum += float(loss.detach()) * len(chosen)
-            done += 1
-            if partial is not None and time.monotonic() - saved_at > save_every_s:
-                _save(partial, network, optimiser, {"task": task, "done": done, "loss_sum": loss_sum.hex()})
-                saved_at = time.monotonic()
-        on_progress({"epoch": epoch + 1, "epochs": spec.epochs, "train_loss": loss_sum / len(keys)})
-        loss_sum = 0.0
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def _restore(partial: Path | None, task: str, network: Any, optimiser: Any) -> tuple[int, float]:
-    """Puts back the saved network and optimiser of this task: (steps done, sum of the current epoch's losses)."""
-    import torch
-
-    saved = load_progress(partial)
-    if saved is None or saved[1].get("task") != task:
-        return 0, 0.0
-    tensors, state = saved
-    prefix = "network."
-    network.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    restore_optimizer(optimiser, dict(network.named_parameters()), tensors)
-    for parameter, moments in optimiser.state.items():
-        for key, value in moments.items():
-            if value.shape == parameter.shape:  # in the parameter's memory layout, as the fused kernel expects
-                moments[key] = torch.empty_like(parameter).copy_(value)
-    return int(state["done"]), float.fromhex(state["loss_sum"])
-
-
-def _save(partial: Path, network: Any, optimiser: Any, state: dict[str, Any]) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= optimizer_tensors(optimiser, dict(network.named_parameters()))
-    save_progress(partial, tensors, state)

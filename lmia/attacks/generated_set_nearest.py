@@ -77,6 +77,6 @@ class GeneratedSetNearest(Attack):
     ) -> np.ndarray:
         """Minus the mean distance of unit vectors: ||u - v||^2 = 2 - 2 u.v."""
         encoder, generated = prepared
-        cosines = unit(encoder(query)) @ generated.T
+        cosines = unit(encoder(query.images())) @ generated.T
         nearest = np.sort(cosines, axis=1)[:, -spec.k :]
         return -np.sqrt(np.maximum(2 - 2 * nearest, 0)).mean(axis=1)

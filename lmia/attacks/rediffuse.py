@@ -1,0 +1,115 @@
+"""ReDiffuse: a member survives being noised a little and denoised again.
+
+Paper: Li et al.: Towards Black-Box Membership Inference Attack for Diffusion Models (ICML 2025).
+Equation: y_i = D(denoise_t(a z0 + b e_i)), i = 1 .. n, by t/k deterministic DDIM steps; score = SSIM(x, mean_i y_i)
+    on luminance.
+Access: img2img (the caller gives a picture, a strength and a prompt). Caption of the picture, guidance 1.
+Sign: higher = member.
+Deviations: none known. `rediffuse_vae` is its control: SSIM(x, D(E(x))), which the U-Net has no part in. Whatever the
+    control achieves is the VAE's doing (how hard the picture is to reconstruct) and not membership.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lmia.attacks import ATTACKS, Attack
+from lmia.specs import Spec
+
+if TYPE_CHECKING:
+    from lmia.data.pictures import Pictures
+
+
+class RediffuseSpec(Spec):
+    """How many variations, and how strong."""
+
+    n: int = Field(10, ge=1, description="variations averaged over")
+    t: int = Field(50, ge=1, le=999, description="timestep up to which noise is added")
+    k: int = Field(10, ge=1, description="timesteps per denoising step; divides t")
+
+    @model_validator(mode="after")
+    def _divides(self) -> "RediffuseSpec":
+        if self.t % self.k:
+            raise ValueError(f"t = {self.t} is not a multiple of k = {self.k}")
+        return self
+
+
+@ATTACKS.register("rediffuse")
+class Rediffuse(Attack):
+    """SSIM of the picture with the mean of its variations."""
+
+    version = 1
+    Spec = RediffuseSpec
+    access = "img2img"
+    needs = frozenset({"model"})
+    paper = "Li et al., ICML 2025"
+
+    @classmethod
+    def nfe(cls, spec: RediffuseSpec) -> int:
+        """t/k steps for each variation."""
+        return spec.n * (spec.t // spec.k)
+
+    @classmethod
+    def score_batch(
+        cls, spec: RediffuseSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+    ) -> np.ndarray:
+        """SSIM(x, mean_i y_i)."""
+        mean = sum(victim.vary(spec.t, spec.k, i).double() for i in range(spec.n)) / spec.n
+        return _similarity(victim, mean)
+
+
+class RediffuseVaeSpec(Spec):
+    """The control has no parameters."""
+
+
+@ATTACKS.register("rediffuse_vae")
+class RediffuseVae(Attack):
+    """SSIM of the picture with its VAE round trip: ReDiffuse's control."""
+
+    version = 1
+    Spec = RediffuseVaeSpec
+    access = "img2img"
+    needs = frozenset({"model"})
+    role = "control"
+    paper = "control for Li et al., ICML 2025"
+
+    @classmethod
+    def score_batch(
+        cls, spec: RediffuseVaeSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+    ) -> np.ndarray:
+        """SSIM(x, D(E(x)))."""
+        return _similarity(victim, victim.decode(victim.z0()).double())
+
+
+def _similarity(victim: Any, pixels: Any) -> np.ndarray:
+    """SSIM on luminance of the pictures at hand with others [N, 3, S, S] in [-1, 1]."""
+    x = np.moveaxis(victim.images().astype(np.float64) / 255, 3, 1)
+    return ssim(luminance(x), luminance((pixels.cpu().numpy() + 1) / 2))
+
+
+def luminance(x: np.ndarray) -> np.ndarray:
+    """Rec. 601 luma of RGB [N, 3, H, W]: [N, H, W]."""
+    return np.einsum("nchw,c->nhw", x, [0.299, 0.587, 0.114])
+
+
+def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean structural similarity of grey pictures [N, H, W] in [0, 1]: float64 [N].
+
+    Wang et al. 2004: Gaussian window of 11 x 11 with sigma 1.5, K1 = .01, K2 = .03, where the window fits.
+    """
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def smooth(a: np.ndarray) -> np.ndarray:
+        for axis in (1, 2):
+            a = np.lib.stride_tricks.sliding_window_view(a, len(window), axis=axis) @ window
+        return a
+
+    c1, c2 = 0.01**2, 0.03**2
+    mean_x, mean_y = smooth(x), smooth(y)
+    var_x, var_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean(axis=(1, 2))
