@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lmia.specs import RequestError
 
@@ -175,11 +175,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """One encoded picture as uint8 [H, W, 3] RGB, turned upright; RequestError naming it if it cannot be read."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode != "RGB" or image.getexif().get(274, 1) != 1:
-                from PIL import ImageOps
-
-                image = ImageOps.exif_transpose(image)  # noqa: PLW2901
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"picture {name!r} cannot be read: {error}") from error
 

@@ -394,8 +394,8 @@ class _Portrait:
     def _hair_in_front(self) -> None:
         style, at = self.person.choice("hair_style"), self._whole()
         if style == "bald":
-            x, y = self._at(0.25 * self.photo.light_x, -0.62, 0.1)
-            shine = self._window(x, y, 0.4)
+            shine_x, shine_y = self._at(0.25 * self.photo.light_x, -0.62, 0.1)
+            shine = self._window(shine_x, shine_y, 0.4)
             shine.tone(1 + 0.16 * shine.glow(0.34, 0.24))
             return
         volume = self.person.measure("hair_volume")

@@ -35,6 +35,11 @@ class DataSource:
         raise AssertionError("a data source defines photos")
 
     @staticmethod
+    def parts(spec: Any, source: str) -> dict[str, list[str]] | None:
+        """A split that the data itself prescribes (part -> persons); None where people may be split freely."""
+        return None
+
+    @staticmethod
     def pictures(spec: Any, source: str, part: str, identities: list[str], photos: range | list[int]) -> Pictures:
         """The given photos (by number) of the given persons, with ids ``source/identity/number``, own captions."""
         raise AssertionError("a data source defines pictures")

@@ -1,0 +1,294 @@
+"""What the sources that read local folders share: finding pictures, reading each once, leaving out what must be."""
+
+import csv
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from lmia.data.parts import near_duplicates, thumbnail
+from lmia.data.pictures import Pictures, decode
+from lmia.data.sources import DataSource
+from lmia.specs import RequestError, Spec, UnknownName
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+class FolderSpec(Spec):
+    """A local folder of pictures and what is made of them.
+
+    A picture is turned upright, cut to the square in its middle and resized (bicubic) to `size`. The path is no part
+    of the identity: what counts is the content, which `DataSource.digest` hashes.
+    """
+
+    root: str = Field(description="the folder")
+    size: int = Field(512, ge=16, le=2048, description="side in pixels that pictures are cropped and resized to")
+    skip_unreadable: bool = Field(False, description="leave out pictures that cannot be read instead of stopping")
+    near_duplicates: Literal["refuse", "leave_out", "keep"] = Field(
+        "refuse",
+        description="what to do when two persons share (nearly) the same picture: stop, leave the later one out, or "
+        "keep both (which breaks the split by person)",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """As of every spec, without the path."""
+        return {key: value for key, value in super().identity().items() if key != "root"}
+
+    def resolved(self) -> dict[str, Any]:
+        """As of every spec, without the path."""
+        return {key: value for key, value in super().resolved().items() if key != "root"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture file and what is known about it."""
+
+    path: Path
+    name: str  # relative to the root, with forward slashes
+    source: str
+    identity: str
+    caption: str | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All usable pictures of a folder: source -> identity -> entries in order of their names."""
+
+    sources: dict[str, dict[str, list[Entry]]]
+    hashes: dict[str, str]  # entry name -> sha256 of the file
+    warnings: list[str]
+
+
+Layout = Callable[[Path], tuple[list[Entry], list[str]]]  # root -> entries, warnings
+
+
+@functools.lru_cache(maxsize=8)
+def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
+    """Reads a folder; once in a process, because everything that follows must see the same pictures."""
+    root = Path(spec.root).expanduser()
+    if not root.is_dir():
+        raise RequestError(f"root = {spec.root!r}: there is no such folder")
+    entries, warnings = layout(root)
+    if not entries:
+        raise RequestError(f"root = {spec.root!r}: no pictures in it (known are files ending in {', '.join(SUFFIXES)})")
+    _one_part_each(entries)
+    readable, hashes, thumbnails, bad = [], {}, [], []
+    for entry in entries:
+        data = entry.path.read_bytes()
+        try:
+            image = decode(data, entry.name)
+        except RequestError as error:
+            bad.append(str(error))
+            continue
+        readable.append(entry)
+        hashes[entry.name] = hashlib.sha256(data).hexdigest()
+        thumbnails.append(thumbnail(square(image, 64)))
+    if bad and not spec.skip_unreadable:
+        more = f" (and {len(bad) - 1} more; skip_unreadable leaves them out)" if len(bad) > 1 else ""
+        raise RequestError(f"root = {spec.root!r}: {bad[0]}{more}")
+    if bad:
+        warnings.append(f"{len(bad)} of {len(entries)} pictures left out, unreadable: {'; '.join(bad[:3])}")
+    if not readable:
+        raise RequestError(f"root = {spec.root!r}: none of the {len(entries)} pictures can be read")
+    kept = _without_duplicates(spec, readable, np.stack(thumbnails), warnings)
+    sources: dict[str, dict[str, list[Entry]]] = {}
+    for entry in kept:
+        sources.setdefault(entry.source, {}).setdefault(entry.identity, []).append(entry)
+    return Shelf(sources, hashes, warnings)
+
+
+def _one_part_each(entries: list[Entry]) -> None:
+    parts: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        known = parts.setdefault((entry.source, entry.identity), entry)
+        if known.part != entry.part:
+            raise RequestError(
+                f"person {entry.identity!r} of source {entry.source!r} is on two sides of the split: "
+                f"part {known.part!r} ({known.name}) and part {entry.part!r} ({entry.name})"
+            )
+
+
+def _without_duplicates(
+    spec: FolderSpec, entries: list[Entry], thumbnails: np.ndarray, warnings: list[str]
+) -> list[Entry]:
+    """People are split, so a picture that two persons share could come to lie on both sides of a split."""
+    pairs = near_duplicates(thumbnails, [(entry.source, entry.identity) for entry in entries])
+    if not pairs:
+        return entries
+    examples = "; ".join(f"{entries[row].name} and {entries[later].name}" for row, later, _ in pairs[:3])
+    if spec.near_duplicates == "refuse":
+        raise RequestError(
+            f"root = {spec.root!r}: {len(pairs)} pairs of near-duplicates under different persons: {examples} "
+            "(near_duplicates: leave_out drops the later one of each)"
+        )
+    if spec.near_duplicates == "keep":
+        warnings.append(f"{len(pairs)} pairs of near-duplicates under different persons kept: {examples}")
+        return entries
+    dropped: set[int] = set()
+    for row, later, _ in pairs:
+        if row not in dropped:
+            dropped.add(later)
+    warnings.append(f"{len(dropped)} pictures left out, near-duplicates under different persons: {examples}")
+    return [entry for at, entry in enumerate(entries) if at not in dropped]
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of a picture at the given size (bicubic)."""
+    high, wide = image.shape[:2]
+    side = min(high, wide)
+    top, left = (high - side) // 2, (wide - side) // 2
+    middle = Image.fromarray(image[top : top + side, left : left + side])
+    return np.asarray(middle.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Picture files right in a folder, by name; hidden ones are none of ours."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def folders(folder: Path) -> list[Path]:
+    """Folders right in a folder, by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def caption_beside(path: Path) -> str | None:
+    """The caption in a text file of the same name beside a picture."""
+    beside = path.with_suffix(".txt")
+    if not beside.is_file():
+        return None
+    return beside.read_text(encoding="utf-8").strip() or None
+
+
+def metadata_rows(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of ``metadata.csv`` or ``metadata.jsonl``, each with where it stands; none if there is no such file."""
+    table, lines = root / "metadata.csv", root / "metadata.jsonl"
+    if table.is_file() and lines.is_file():
+        raise RequestError(f"{root}: both metadata.csv and metadata.jsonl; keep one")
+    if table.is_file():
+        text = table.read_text(encoding="utf-8-sig")
+        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+            if None in row or None in row.values():
+                raise RequestError(f"metadata.csv line {number}: not as many fields as the header has")
+            yield f"metadata.csv line {number}", dict(row)
+    elif lines.is_file():
+        for number, line in enumerate(lines.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RequestError(f"metadata.jsonl line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise RequestError(f"metadata.jsonl line {number}: not an object")
+            yield f"metadata.jsonl line {number}", row
+
+
+class FolderSource(DataSource):
+    """A data source that reads a local folder; subclasses say how the folder is laid out."""
+
+    Spec = FolderSpec
+
+    @staticmethod
+    def layout(root: Path) -> tuple[list[Entry], list[str]]:
+        """The entries below a root and warnings about what is not used."""
+        raise AssertionError("a folder source defines layout")
+
+    @classmethod
+    def check(cls, spec: FolderSpec) -> list[str]:
+        """Reads the folder anew; see `Shelf` for what is refused."""
+        open_shelf.cache_clear()
+        return list(open_shelf(spec, cls.layout).warnings)
+
+    @classmethod
+    def sources(cls, spec: FolderSpec) -> list[str]:
+        """The sources that there are in the folder."""
+        return list(open_shelf(spec, cls.layout).sources)
+
+    @classmethod
+    def digest(cls, spec: FolderSpec, source: str) -> str:
+        """sha256 over names, files, captions and parts of the pictures of a source that are used."""
+        hashes = open_shelf(spec, cls.layout).hashes
+        people = cls._people(spec, source)
+        listing = [
+            [identity, entry.name, hashes[entry.name], entry.caption, entry.part]
+            for identity, entries in people.items()
+            for entry in entries
+        ]
+        return hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
+
+    @classmethod
+    def identities(cls, spec: FolderSpec, source: str) -> list[str]:
+        """All persons of a source, sorted by name."""
+        return sorted(cls._people(spec, source))
+
+    @classmethod
+    def parts(cls, spec: FolderSpec, source: str) -> dict[str, list[str]] | None:
+        """The split that the folder's metadata prescribes: part -> persons; None if it prescribes none."""
+        parts: dict[str, list[str]] = {}
+        for identity, entries in sorted(cls._people(spec, source).items()):
+            if entries[0].part is not None:
+                parts.setdefault(entries[0].part, []).append(identity)
+        return parts or None
+
+    @classmethod
+    def photos(cls, spec: FolderSpec, source: str, identity: str) -> int:
+        """How many pictures there are of a person."""
+        return len(cls._entries(spec, source, identity))
+
+    @classmethod
+    def pictures(
+        cls, spec: FolderSpec, source: str, part: str, identities: list[str], photos: range | list[int]
+    ) -> Pictures:
+        """The given pictures (by number in order of file names), squared; a number that a person lacks is an error."""
+        ids, names, texts, images = [], [], [], []
+        hashes = open_shelf(spec, cls.layout).hashes
+        for identity in identities:
+            entries = cls._entries(spec, source, identity)
+            for number in photos:
+                if not 0 <= number < len(entries):
+                    raise RequestError(
+                        f"photo {number} of {identity!r} ({source}) asked for, but there are only {len(entries)}"
+                    )
+                entry = entries[number]
+                data = entry.path.read_bytes()
+                if hashlib.sha256(data).hexdigest() != hashes[entry.name]:
+                    raise RequestError(f"picture {entry.name!r} has changed since the folder was read")
+                ids.append(f"{source}/{identity}/{number}")
+                names.append(identity)
+                texts.append(entry.caption)
+                images.append(square(decode(data, entry.name), spec.size))
+        stack = np.stack(images) if images else np.zeros((0, spec.size, spec.size, 3), np.uint8)
+        count = len(ids)
+        return Pictures.of(ids, stack, identity=names, source=[source] * count, part=[part] * count, caption=texts)
+
+    @classmethod
+    def _people(cls, spec: FolderSpec, source: str) -> dict[str, list[Entry]]:
+        sources = open_shelf(spec, cls.layout).sources
+        if source not in sources:
+            raise UnknownName(f"source in {spec.root!r}", source, sources)
+        return sources[source]
+
+    @classmethod
+    def _entries(cls, spec: FolderSpec, source: str, identity: str) -> list[Entry]:
+        people = cls._people(spec, source)
+        if identity not in people:
+            raise UnknownName(f"identity in source {source!r}", identity, people)
+        return people[identity]
+
+
+def with_captions(entries: list[Entry]) -> list[Entry]:
+    """Entries that have no caption get the one from the text file beside them, if there is one."""
+    return [entry if entry.caption else replace(entry, caption=caption_beside(entry.path)) for entry in entries]
