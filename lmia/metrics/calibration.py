@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmia.metrics.estimates import Estimate, clopper_pearson, over_worlds
+from lmia.metrics.estimates import Estimate, clopper_pearson
 from lmia.metrics.influence import from_rows
 from lmia.metrics.roc import roc_curve
 from lmia.metrics.scores import ScoreSet
+from lmia.metrics.worlds import over_worlds
 from lmia.specs import RequestError
 
 

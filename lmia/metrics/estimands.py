@@ -8,10 +8,11 @@ something was done to it (`amplification`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmia.metrics.estimates import Estimate, detectable, missing, over_worlds
+from lmia.metrics.estimates import Estimate, missing
 from lmia.metrics.influence import Statistic, auc_statistic, combine, from_rows, two_sample
 from lmia.metrics.roc import placements
 from lmia.metrics.scores import Scores, ScoreSet, align
+from lmia.metrics.worlds import detectable, over_worlds
 from lmia.specs import RequestError
 
 

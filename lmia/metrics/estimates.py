@@ -1,26 +1,17 @@
-"""From statistics to estimates: a value, its interval, and how it was computed.
+"""An estimate: a value, its interval, and how it was computed.
 
-One world (one target, or one pair of twins): Obuchowski's variance, Student t with Satterthwaite's degrees of freedom
-from the number of persons; the interval speaks of *these* models and of people like these.
-
-Several worlds that score the same people: seeds and people are crossed. The Obuchowski-Rockette analysis with
-Hillis' degrees of freedom (Hillis, Statistics in Medicine 2007 and 2014), a world in the part of a reader:
-Var(mean) = s^2 / K + Cov, where s^2 is the variance between the K worlds' values and Cov the mean covariance of two
-worlds through the people they share. The interval then speaks of new training runs and of new people.
+Intervals of AUCs are symmetric on the log-odds scale, which keeps them inside (0, 1) and covers near 1 where a linear
+one does not.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy import stats
-
-from lmia.metrics.influence import Statistic, covariance, degrees_of_freedom
+from scipy import special, stats
 
 LEVEL = 0.95
-FEW_PERSONS = 20
-FEW_WORLDS = 5
+NEAR = 1e-12  # values this near to 0 or 1 are 0 or 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,9 @@ class Estimate:
         scale: "logit" (values in 0 .. 1), "delta" (AUC minus 1/2, computed on the logit of the AUC) or "linear".
         num_worlds: Worlds averaged over.
         level: Coverage aimed at.
+        centre: Middle of the interval on its scale.
+        spread: Standard error on that scale.
+        pairs: Persons in the smaller class, where the interval is widened to the exact one from as many pairs.
     """
 
     value: float | None
@@ -50,6 +44,9 @@ class Estimate:
     scale: str = "linear"
     num_worlds: int = 1
     level: float = LEVEL
+    centre: float = 0.0
+    spread: float = 0.0
+    pairs: int | None = None
 
     @property
     def interval(self) -> list[float] | None:
@@ -57,19 +54,17 @@ class Estimate:
         return None if self.low is None or self.high is None else [self.low, self.high]
 
     def lower_bound(self, alpha: float = 0.05) -> float | None:
-        """One-sided lower limit at level 1 - alpha, on the estimate's scale."""
-        if self.value is None or self.se is None or self.low is None:
+        """One-sided lower limit at level 1 - alpha, computed on the estimate's scale."""
+        if self.value is None or self.low is None:
             return None
-        if self.se == 0:
-            return self.low
-        return interval(self.value, self.se, self.df, self.scale, 1 - 2 * alpha)[0]
+        return self._at(1 - 2 * alpha)[0] if self.se else self.low
 
     def p_greater(self, null: float = 0.0) -> float | None:
-        """One-sided p-value of value > null by the t statistic; None without a standard error."""
+        """One-sided p-value of value > null by the t statistic; None where there is no standard error."""
         if self.value is None or self.se is None:
             return None
         if self.se == 0:
-            return None if self.low != self.high else (1.0 if self.value <= null else 0.0)
+            return None if self.low != self.high else float(self.value <= null)
         return float(stats.t.sf((self.value - null) / self.se, self.df))
 
     def p_two_sided(self, null: float = 0.0) -> float | None:
@@ -78,6 +73,22 @@ class Estimate:
         if greater is None:
             return None
         return 2 * min(greater, 1 - greater) if self.se else float(self.value == null)
+
+    def with_interval(self) -> "Estimate":
+        """The same estimate with low and high from centre, spread, df and pairs."""
+        low, high = self._at(self.level)
+        return replace(self, low=low, high=high)
+
+    def _at(self, level: float) -> tuple[float, float]:
+        assert self.value is not None
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.spread
+        low, high = (_back(self.centre + sign * half, self.scale) for sign in (-1, 1))
+        if self.pairs is not None:
+            zero = zero_of(self.scale)
+            exact = pairs_interval(self.value - zero, self.pairs, level)
+            low, high = min(low, exact[0] + zero), max(high, exact[1] + zero)
+        # The shrunken centre of a logit interval may lie beyond an estimate with next to no information.
+        return min(low, self.value), max(high, self.value)
 
 
 def missing(reason: str) -> Estimate:
@@ -90,73 +101,33 @@ def from_interval(value: float | None, ci: Sequence[float] | None, level: float 
     if value is None or ci is None:
         return missing("no value or no interval")
     se = (ci[1] - ci[0]) / (2 * float(stats.norm.ppf((1 + level) / 2)))
-    return Estimate(value, ci[0], ci[1], se, "read back from its interval", level=level)
+    method = "read back from its interval"
+    return Estimate(value, ci[0], ci[1], se, method, level=level, centre=value, spread=se)
 
 
-def interval(value: float, se: float, df: float, scale: str, level: float = LEVEL) -> tuple[float, float]:
-    """Student-t interval; "logit" and "delta" are computed on log(p / (1 - p)), which keeps them inside (0, 1)."""
-    t = float(stats.t.ppf((1 + level) / 2, df))
+def on_scale(value: float, variance: float, scale: str) -> tuple[float, float]:
+    """Centre and standard error on the scale on which the interval is symmetric.
+
+    On the logit scale the centre is that of (x + 1/2) / (n + 1), with n the number of independent trials that would
+    have this variance: log-odds of small counts are biased outwards, and near 1 that alone costs coverage.
+    """
     if scale == "linear":
-        return value - t * se, value + t * se
-    shift = 0.5 if scale == "delta" else 0.0
-    p = value + shift
-    if not 0 < p < 1:
-        raise ValueError(f"{scale} interval of {value}")
-    centre = math.log(p / (1 - p))
-    half = t * se / (p * (1 - p))
-    return tuple(1 / (1 + math.exp(-_clip(centre + sign * half))) - shift for sign in (-1, 1))  # type: ignore[return-value]
+        return value, math.sqrt(variance)
+    p = value - zero_of(scale)
+    trials = p * (1 - p) / variance
+    shrunk = (p * trials + 0.5) / (trials + 1)
+    return float(special.logit(shrunk)), math.sqrt(variance) / (p * (1 - p))
 
 
-def over_worlds(
-    statistics: Sequence[Statistic], scale: str, *, level: float = LEVEL, people: str = "matched"
-) -> Estimate:
-    """The mean of a statistic over worlds with its interval, or the one world's.
+def pairs_interval(p: float, pairs: int, level: float = LEVEL) -> tuple[float, float]:
+    """Clopper-Pearson with each person used once: `pairs` pairs of which the share p is in order (a real number).
 
-    Args:
-        statistics: One per world.
-        scale: "logit", "delta" or "linear".
-        level: Coverage.
-        people: "matched": people are recognised across worlds by name. "unknown": they cannot be, so every pair of
-            worlds is taken to share all of its people's variation, which can only widen the interval.
+    No clustering can make an AUC more variable than the AUC of that many independent pairs.
     """
-    num = len(statistics)
-    values = np.array([s.value for s in statistics])
-    value = float(values.mean()) if num > 1 else float(statistics[0].value)
-    small = [f"{size} in {name}" for name, size in sorted(_sizes(statistics).items()) if size < 2]
-    method, notes = _method(statistics, num, people)
-    base = Estimate(value, None, None, None, method, "", math.inf, scale, num, level)
-    if small:
-        return replace(base, note=f"no interval: too few persons ({', '.join(small)})")
-    pictures = _shared(covariance(statistics), people)
-    between = float(values.var(ddof=1)) / num if num > 1 else 0.0
-    variance = between + pictures
-    if _at_edge(value, scale) or variance <= 1e-24:
-        low, high, note = _degenerate(statistics, value, scale, level)
-        return replace(base, low=low, high=high, se=0.0, note="; ".join([*notes, *([note] if note else [])]))
-    df_people = degrees_of_freedom(statistics)
-    df = _satterthwaite(pictures, df_people, between, num)
-    se = math.sqrt(variance)
-    low, high = interval(value, se, df, scale, level)
-    return replace(base, low=low, high=high, se=se, df=df, note="; ".join(notes))
-
-
-def detectable(statistics: Sequence[Statistic], *, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """Minimum detectable effect of this very design: the smallest true value it would find with the given power.
-
-    The people's part of the variance is also computed at "nothing leaked" (placements among one's own class), and the
-    larger one counts: an attack that separates well must not make its design look sharper than it is. The worlds'
-    part is as observed.
-    """
-    if min(_sizes(statistics).values()) < 2:
-        return None
-    num = len(statistics)
-    between = float(np.var([s.value for s in statistics], ddof=1)) / num if num > 1 else 0.0
-    pictures = max(_shared(covariance(statistics, null=null), "matched") for null in (False, True))
-    if pictures + between <= 1e-24:
-        return 0.0
-    df_people = degrees_of_freedom(statistics)
-    df = _satterthwaite(pictures, df_people, between, num)
-    return mde(math.sqrt(pictures + between), alpha, power, df=df)
+    tail, right = (1 - level) / 2, p * pairs
+    low = 0.0 if right <= 0 else float(stats.beta.ppf(tail, right, pairs - right + 1))
+    high = 1.0 if right >= pairs else float(stats.beta.ppf(1 - tail, right + 1, pairs - right))
+    return low, high
 
 
 def mde(se: float, alpha: float = 0.05, power: float = 0.8, *, df: float = math.inf) -> float:
@@ -172,64 +143,10 @@ def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> tuple[
     return low, high
 
 
-def _degenerate(statistics: Sequence[Statistic], value: float, scale: str, level: float) -> tuple[float, float, str]:
-    """What can be said without any observed variance.
-
-    Perfect separation of n pairs of different persons has probability AUC^n at most, so (alpha / 2)^(1/n) is an exact
-    lower limit; n is the number of persons in the smaller class.
-    """
-    null = covariance(statistics, null=True)
-    if not _at_edge(value, scale) and float(np.abs(null).max()) <= 1e-24:
-        return value, value, "no variation: the scores cancel or are constant"
-    pairs = min(_sizes(statistics).values())
-    limit = ((1 - level) / 2) ** (1 / pairs)
-    note = f"perfect separation or no variance: limit from {pairs} independent pairs"
-    if scale == "linear":
-        return value - (1 - limit), value + (1 - limit), note
-    shift = 0.5 if scale == "delta" else 0.0
-    if value + shift >= 1:
-        return limit - shift, 1 - shift, note
-    if value + shift <= 0:
-        return -shift, 1 - limit - shift, note
-    return max(value - (1 - limit), -shift), min(value + (1 - limit), 1 - shift), note
+def zero_of(scale: str) -> float:
+    """What an AUC of 0 is on this scale."""
+    return -0.5 if scale == "delta" else 0.0
 
 
-def _method(statistics: Sequence[Statistic], num: int, people: str) -> tuple[str, list[str]]:
-    smallest = min(_sizes(statistics).values())
-    notes = [f"few persons ({smallest} in the smaller class)"] if smallest < FEW_PERSONS else []
-    variance = "Obuchowski's clustered variance (DeLong's where every person has one picture)"
-    if num == 1:
-        return f"{variance}, Student t", notes
-    if num < FEW_WORLDS:
-        notes.append(f"few worlds ({num})")
-    shared = "" if people == "matched" else "; pictures not identified across worlds, taken as wholly shared"
-    return f"Obuchowski-Rockette over {num} worlds, Hillis' degrees of freedom, {variance}{shared}", notes
-
-
-def _satterthwaite(pictures: float, df_people: float, between: float, num_worlds: int) -> float:
-    spread = pictures**2 / df_people + (between**2 / (num_worlds - 1) if num_worlds > 1 else 0.0)
-    return (pictures + between) ** 2 / spread if spread > 0 else math.inf
-
-
-def _sizes(statistics: Sequence[Statistic]) -> dict[str, int]:
-    names = {name for s in statistics for name in s.sizes}
-    return {name: min(s.sizes[name] for s in statistics if name in s.sizes) for name in names}
-
-
-def _shared(matrix: np.ndarray, people: str) -> float:
-    """The people's part of the variance of a mean over worlds: the mean covariance of two worlds."""
-    num = len(matrix)
-    if num == 1 or people == "unknown":
-        return float(np.trace(matrix)) / num
-    return max(float(matrix.sum() - np.trace(matrix)) / (num * (num - 1)), 0.0)
-
-
-def _at_edge(value: float, scale: str) -> bool:
-    if scale == "linear":
-        return False
-    p = value + (0.5 if scale == "delta" else 0.0)
-    return not 1e-12 < p < 1 - 1e-12
-
-
-def _clip(x: float) -> float:
-    return min(max(x, -700.0), 700.0)
+def _back(x: float, scale: str) -> float:
+    return x if scale == "linear" else float(special.expit(x)) + zero_of(scale)

@@ -119,9 +119,11 @@ def covariance(statistics: Sequence[Statistic], *, null: bool = False) -> np.nda
 
 
 def degrees_of_freedom(statistics: Sequence[Statistic]) -> float:
-    """Satterthwaite's degrees of freedom of the variance of the mean of `statistics`.
+    """Satterthwaite's degrees of freedom of the variance of the mean of `statistics`: V^2 / (Var(V) / 2).
 
-    Each stratum's part of the variance is a sum of squares over its I persons and has I - 1 degrees of freedom.
+    Each stratum's part of the variance is a sum of squares over its I persons. It has I - 1 degrees of freedom at
+    most, and fewer where a few persons carry most of it (an AUC near 1 rests on the few who are on the wrong side):
+    Var of a sum of squares is read off the fourth powers.
     """
     mean = combine([(1 / len(statistics), statistic) for statistic in statistics])
     total, spread = 0.0, 0.0
@@ -130,8 +132,9 @@ def degrees_of_freedom(statistics: Sequence[Statistic]) -> float:
         if size < 2:
             return 0.0
         part = float((effect**2).sum())
+        uneven = (float((effect**4).sum()) - part**2 / size) * size / (size - 1) / 2
         total += part
-        spread += part**2 / (size - 1)
+        spread += max(part**2 / (size - 1), uneven)
     return total**2 / spread if spread > 0 else np.inf
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmia.metrics.bootstrap import people_of, tpr_replicates, tpr_replicates_unclustered
-from lmia.metrics.estimates import FEW_WORLDS, LEVEL, clopper_pearson, interval
+from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale
 from lmia.metrics.roc import FPRS, tpr_at_fpr
 from lmia.metrics.scores import ScoreSet
+from lmia.metrics.worlds import FEW_WORLDS
 from lmia.seeds import rng
 
 REPLICATES = 2_000
@@ -123,4 +124,6 @@ def _interval(values: np.ndarray, draws: np.ndarray, people: str) -> tuple[list[
     if not 0 < value < 1 or variance <= 0:
         return None, method, f"no interval: every world has TPR {value:g}"
     df = variance**2 / (between**2 / (num - 1)) if between > 0 else math.inf
-    return list(interval(value, math.sqrt(variance), df, "logit")), method, few
+    centre, spread = on_scale(value, variance, "logit")
+    estimate = Estimate(value, None, None, math.sqrt(variance), method, few, df, "logit", num, LEVEL, centre, spread)
+    return estimate.with_interval().interval, method, few
