@@ -69,7 +69,7 @@ class Attack:
         needs: everything that it may need; `requires(spec)` says what a given spec does need. "model": a Victim
             on the target while scoring; "base": a Victim on the public base model; "captions": a caption per
             query picture; "positives"/"negatives"/"shadow": inputs of `fit`; "encoder": weights from outside.
-        learns: whether there is something to fit.
+        learns: whether there may be something to fit; `fits(spec)` says whether there is.
         role: "attack", or "control" for what is shown beside attacks and never ranked.
         paper: where it is from.
     """
@@ -87,6 +87,11 @@ class Attack:
     def requires(cls, spec: Any) -> frozenset[str]:
         """What this spec really needs, out of `needs`."""
         return cls.needs
+
+    @classmethod
+    def fits(cls, spec: Any) -> bool:
+        """Whether this spec has something to fit; differs from `learns` only for attacks that wrap others."""
+        return cls.learns
 
     @classmethod
     def nfe(cls, spec: Any) -> int:

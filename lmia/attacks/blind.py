@@ -61,7 +61,7 @@ class Blind(Attack):
         import torch
 
         positives, negatives = need(inputs, ("positives", "negatives"), cls.name)
-        fitted = regress(spec, features(positives), features(negatives))
+        fitted = regress(spec.c, features(positives), features(negatives))
         return {name: torch.from_numpy(np.atleast_1d(value)) for name, value in fitted.items()}
 
     @classmethod
@@ -94,15 +94,18 @@ def features(pictures: "Pictures") -> np.ndarray:
     return np.stack(rows)
 
 
-def regress(spec: BlindSpec, positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
-    """Standardisation and logistic regression of features [P, F] against [Q, F]: mean, scale, weight, bias."""
+def regress(c: float, positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
+    """Standardisation and logistic regression of features [P, F] against [Q, F]: mean, scale, weight, bias.
+
+    `c` is the inverse of the ridge penalty on standardised features.
+    """
     from sklearn.linear_model import LogisticRegression
 
     x = np.concatenate([positives, negatives])
     y = np.repeat([1, 0], [len(positives), len(negatives)])
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)  # a constant feature stays 0
-    model = LogisticRegression(C=spec.c, max_iter=2000, tol=1e-6).fit((x - mean) / scale, y)
+    model = LogisticRegression(C=c, max_iter=2000, tol=1e-6).fit((x - mean) / scale, y)
     return {"mean": mean, "scale": scale, "weight": model.coef_[0], "bias": model.intercept_}
 
 
@@ -137,7 +140,7 @@ def crossfit(
     fold = [_folds(spec.seed, names, folds) for names in people]
     scores = (np.empty(len(positives)), np.empty(len(negatives)))
     for k in range(folds):
-        fitted = regress(spec, phi[0][fold[0] != k], phi[1][fold[1] != k])
+        fitted = regress(spec.c, phi[0][fold[0] != k], phi[1][fold[1] != k])
         for side in (0, 1):
             scores[side][fold[side] == k] = decide(fitted, phi[side][fold[side] == k])
     return scores

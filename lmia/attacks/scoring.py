@@ -5,12 +5,12 @@ text states, noises, eps_th(z0, 0, c), the DDIM inversion and every other evalua
 that ask for the same evaluation get the same tensor, and scores do not depend on what else is in the pass.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lmia.attacks import ATTACKS, Learned
+from lmia.attacks import ATTACKS, Learned, Shadow
 from lmia.specs import RequestError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def score_pass(
         attack = ATTACKS.get(attack_of(label))
         requires = attack.requires(spec)
         for what, given in (("model", victim), ("base", base), ("learned state", learned)):
-            if given is None and (what in requires or (what == "learned state" and attack.learns)):
+            if given is None and (what in requires or (what == "learned state" and attack.fits(spec))):
                 raise RequestError(f"attack {label!r} needs a {what}, and none was given")
         attack.check(spec, query)
         jobs.append((label, attack, spec, attack.prepare(spec, learned, base=base, device=device)))
@@ -82,3 +82,33 @@ def score_pass(
             assert value.dtype == np.float64 and value.shape == (len(batch),), (label, value.dtype, value.shape)
             scores[label][start : start + len(batch)] = value
     return scores
+
+
+class Labelled(NamedTuple):
+    """What an attack measured on shadow targets, with the truth.
+
+    Attributes:
+        values: float64 [N, ...], one row a picture.
+        labels: int64 [N], 1 = member of its shadow target.
+        keys: one unique name per row.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    keys: list[str]
+
+
+def on_shadows(shadows: Sequence[Shadow], measure: Callable[["Victim"], np.ndarray], *, chunk: int = 64) -> Labelled:
+    """Applies `measure` to all pictures of all shadow targets, in steps of `chunk` pictures."""
+    values, labels, keys = [], [], []
+    for number, shadow in enumerate(shadows):
+        victim = shadow.victim()
+        for label, pictures in ((1, shadow.members), (0, shadow.nonmembers)):
+            for start in range(0, len(pictures), chunk):
+                batch = pictures.take(range(start, min(start + chunk, len(pictures))))
+                values.append(measure(victim.show(batch)))
+                labels += [label] * len(batch)
+                keys += [f"{number}/{label}/{record}" for record in batch.ids]
+    if len(set(labels)) < 2:
+        raise RequestError("shadow targets need both members and non-members")
+    return Labelled(np.concatenate(values), np.array(labels), keys)
