@@ -1,0 +1,5 @@
+"""Rows to people: ranks, adjusted p-values and reported numbers joined, then terminal, JSON, CSV, Markdown, HTML, figures.
+
+Everything here is a pure function of rows (see `row`), of optional side material that is shown beside them (see
+`side`) and of the campaign that they are shown in (see `rank`).
+"""

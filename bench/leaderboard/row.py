@@ -1,0 +1,205 @@
+"""The row: the answer for one cell, as it is stored and as `lmia leaderboard --format json` prints it.
+
+Field names are a promise to whoever reads the JSON and are never renamed. A number that could not be computed is
+null; why stands in `reason`, written by `join_reasons` and read by `why_null`. NaN and infinities are refused.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from lmia.specs import RequestError, explain
+
+SCHEMA_VERSION = 1
+
+Estimand = Literal["same_source", "cross_source", "person", "amplification", "uncontrolled"]
+Level = Literal["picture", "identity", "set"]
+Role = Literal["ranked", "reference", "control", "planted"]
+Status = Literal["ok", "failed", "undersized"]
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[float, float]
+AxisValue = str | int | float | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Axes(_Part):
+    """The point of the grid; null where an axis does not apply to the attack."""
+
+    source: AxisValue = Field(None, description="where the target's training people come from")
+    aux: AxisValue = Field(None, description="the attack model's negatives")
+    target_mark: AxisValue = Field(None, description="watermark on the target's training pictures")
+    member_mark: AxisValue = Field(None, description="watermark on the members among the query pictures")
+    nonmember_mark: AxisValue = Field(None, description="watermark on the non-members among the query pictures")
+    guidance: AxisValue = Field(None, description="guidance scale of the generations")
+    prompt: AxisValue = Field(None, description="prompt of the generations")
+    steps: AxisValue = Field(None, description="inference steps of the generations")
+    epochs: AxisValue = Field(None, description="fine-tuning epochs of the target")
+    method: AxisValue = Field(None, description="fine-tuning method of the target")
+    attack: AxisValue = Field(None, description="the attack")
+    captions: AxisValue = Field(None, description="captions that the attack is given with a query picture")
+    query: AxisValue = Field(None, description="query class of the non-members")
+    base: AxisValue = Field(None, description="the model that was fine-tuned")
+
+
+AXES = tuple(Axes.model_fields)
+
+
+class Rate(_Part):
+    """A true positive rate at a bounded false positive rate, with the count that it rests on."""
+
+    tpr: Probability
+    ci: Interval | None = None
+    false_positives: float | None = Field(None, ge=0, description="a mean, hence a fraction, over several worlds")
+
+
+class Measured(_Part):
+    """The numbers of a row. AUCs are in [0, 1], Delta in [-.5, .5]; intervals are 95 %, (low, high)."""
+
+    num_members: int | None = Field(None, ge=0)
+    num_nonmembers: int | None = Field(None, ge=0)
+    num_identities: int | None = Field(None, ge=0)
+    worlds: int | None = Field(None, ge=0)
+    auc: Probability | None = None
+    auc_ci: Interval | None = None
+    delta_auc: float | None = Field(None, ge=-1, le=1)
+    delta_auc_ci: Interval | None = None
+    mde: float | None = Field(None, ge=0, description="smallest Delta that this design would see with power .8")
+    source_auc: Probability | None = None
+    source_auc_ci: Interval | None = None
+    base_auc: Probability | None = None
+    base_auc_ci: Interval | None = None
+    blind_auc: Probability | None = None
+    blind_auc_ci: Interval | None = None
+    tpr_at_fpr: dict[str, Rate | None] = Field(default_factory=dict)
+    set_p_value: Probability | None = None
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Cost(_Part):
+    """What the row cost; not part of what a row says."""
+
+    nfe: float | None = Field(None, ge=0, description="U-Net evaluations per scored picture")
+    nfe_offline: float | None = Field(None, ge=0, description="U-Net evaluations before any picture is scored")
+    seconds: float | None = Field(None, ge=0)
+    peak_memory_mb: float | None = Field(None, ge=0)
+
+
+class Provenance(_Part):
+    """Where the row comes from; not part of what a row says."""
+
+    revision: str | None = None
+    numerics: JsonValue = None
+    scores: list[str] = Field(default_factory=list)
+    evidence: Literal["synthetic", "real"] = "synthetic"
+    made_at: str | None = None
+
+
+class Row(_Part):
+    """One cell's answer."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cell: str = Field(min_length=1)
+    axes: Axes
+    estimand: Estimand
+    level: Level = "picture"
+    role: Role
+    status: Status
+    flags: list[str] = Field(default_factory=list)
+    reason: str | None = None
+    measured: Measured = Field(default_factory=Measured)
+    cost: Cost = Field(default_factory=Cost)
+    provenance: Provenance = Field(default_factory=Provenance)
+
+    @model_validator(mode="after")
+    def _says_why(self) -> "Row":
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"status {self.status!r} needs a reason")
+        return self
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Row":
+        """A row from plain JSON values; RequestError names the field that is wrong."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise explain(error, cls, f"row {data.get('cell', '?')}") from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Row":
+        """A row from its JSON text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise explain(error, cls, "row") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values, every field present."""
+        return self.model_dump(mode="json")
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The row as JSON text, every field present."""
+        return self.model_dump_json(indent=indent)
+
+    @property
+    def confounded(self) -> bool:
+        """True if something else than membership differs between members and non-members."""
+        return "confounded" in self.flags
+
+
+def equal(a: Row, b: Row) -> bool:
+    """True if two rows say the same: everything but cost and provenance is equal."""
+    apart = {"cost", "provenance"}
+    return a.model_dump(exclude=apart) == b.model_dump(exclude=apart)
+
+
+def join_reasons(reasons: Mapping[str, str]) -> str | None:
+    """One `reason` from several: field of `measured` (or "" for the row as a whole) to why it is null.
+
+    `join_reasons({"base_auc": "the negatives are the base model's own pictures"})` is
+    "base_auc: the negatives are the base model's own pictures". Lines, so that a reason may hold any punctuation.
+    """
+    for name in reasons:
+        if name and name not in Measured.model_fields:
+            raise RequestError(f"reason for {name!r}: no such field in measured")
+    lines = [f"{name}: {_one_line(why)}" if name else _one_line(why) for name, why in reasons.items()]
+    return "\n".join(lines) or None
+
+
+def reasons_of(row: Row) -> dict[str, str]:
+    """The inverse of `join_reasons`: field (or "" for the row as a whole) to reason."""
+    found: dict[str, str] = {}
+    for line in (row.reason or "").splitlines():
+        name, colon, why = line.partition(": ")
+        if colon and name in Measured.model_fields:
+            found[name] = why
+        elif line.strip():
+            found[""] = f"{found['']} {line.strip()}" if "" in found else line.strip()
+    return found
+
+
+_SAME_ONLY = {"delta_auc", "delta_auc_ci", "mde", "set_p_value"}
+
+
+def why_null(row: Row, field: str) -> str:
+    """Why `measured.<field>` is null, in words: the row's own reason, or what follows from its estimand."""
+    reasons = reasons_of(row)
+    plain = field.removesuffix("_ci")
+    for name in (field, plain):
+        if name in reasons:
+            return reasons[name]
+    if row.status != "ok":
+        return reasons.get("", row.status)
+    if plain == "source_auc" and row.estimand != "cross_source":
+        return "applies to members against another source only"
+    if row.estimand == "cross_source" and field in _SAME_ONLY:
+        return "not defined against another source: style and membership cannot be told apart"
+    return reasons.get("", "not computed")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
