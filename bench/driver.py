@@ -134,13 +134,16 @@ class Driver:
     # ---- one wave
 
     def _wave(self, jobs: list[Job], outcome: Outcome) -> list[list[str]]:
-        """Run jobs by their executors; returns what was found damaged on the way."""
-        by_executor: dict[str, list[Job]] = defaultdict(list)
+        """Run the jobs of one executor; returns what was found damaged on the way.
+
+        What the driver does itself comes first: it is quick and may free more work for the Ray jobs.
+        """
+        groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
         for job in jobs:
-            by_executor[stage_module(job.stage).EXECUTOR].append(job)
-        # What the driver does itself is quick and may free more work for the same wave of Ray jobs.
-        executor = next(name for name in ("driver", "tune", "data") if by_executor.get(name))
-        batch = by_executor[executor]
+            # Trainings of one stage make one experiment; data jobs of all stages share one pool of actors.
+            groups[job.executor, job.stage if job.executor == "tune" else ""].append(job)
+        executor, _ = chosen = min(groups, key=lambda key: ("driver", "tune", "data").index(key[0]))
+        batch = groups[chosen]
         named = {job.name: job for job in batch}
         corrupt: list[list[str]] = []
         try:

@@ -1,17 +1,22 @@
 """What a stage works with on a worker: inputs from the store, models on the device, both kept while they are used."""
 
+import contextlib
+import shutil
+import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.store import Cache, InputRef, Manifest, Store
+from bench.store import Cache, InfrastructureError, InputRef, Manifest, Store
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-
     from lmia.target.model import TargetModel
+
+SAVE_PARTIAL_S = 60.0
 
 
 class Runtime(BaseModel):
@@ -101,10 +106,44 @@ class Workbench:
 
         return load(self.store.part(self.manifest(ref), "learned.safetensors"))
 
-    def partial(self, name: str) -> Path:
-        """A local folder for the progress of a training job; with a store on this disk, inside of it."""
-        root = Path(self.store.root) if self.store.local else self.cache.folder
-        return root / "partial" / name
+    @contextlib.contextmanager
+    def partial(self, name: str) -> Iterator[Path]:
+        """A folder for the progress of a training job, there again if the job is tried again; removed when it ends.
+
+        On a store on this disk it lies in the store; otherwise it is copied there and back, so that a job goes on
+        from it on another node.
+        """
+        if self.store.local:
+            folder = Path(self.store.root) / "partial" / name
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        folder = self.cache.folder / "partial" / name
+        away = f"partial/{name}"
+        for key in self.store.names(away):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(self.store.read(f"{away}/{key}"))
+        stop = threading.Event()
+
+        def copy_away() -> None:
+            sent: dict[str, int] = {}
+            while not stop.wait(SAVE_PARTIAL_S):
+                for path in sorted(folder.glob("[!.]*")):
+                    with contextlib.suppress(OSError, InfrastructureError):  # tried again at the next round
+                        if path.is_file() and sent.get(path.name) != path.stat().st_mtime_ns:
+                            sent[path.name] = path.stat().st_mtime_ns
+                            self.store.write(f"{away}/{path.name}", path.read_bytes())
+
+        thread = threading.Thread(target=copy_away, daemon=True)
+        thread.start()
+        try:
+            yield folder
+        finally:
+            stop.set()
+            thread.join()
+        for key in self.store.names(away):
+            self.store.remove(f"{away}/{key}")
+        shutil.rmtree(folder, ignore_errors=True)
 
     def numerics(self, backend: str = "") -> str:
         """The class of machines that compute the same bits: kind of device, libraries, attention backend."""

@@ -57,6 +57,7 @@ class Job:
     Attributes:
         name: equal in every run that asks for the same work; attempts are counted under it.
         stage: module path of the stage that makes it.
+        executor: who runs it: driver, tune or data.
         title: for people.
         payload: plain JSON values; all that a worker gets.
         work: cost in picture passes through the model at work, to tell how much is left.
@@ -66,6 +67,7 @@ class Job:
 
     name: str
     stage: str
+    executor: str
     title: str
     payload: dict[str, Any]
     work: float

@@ -9,8 +9,10 @@ A stage module has
 Stages hold no science: they call lmia.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -29,16 +31,39 @@ def stage_module(path: str) -> ModuleType:
 
 
 def job(
-    stage: str, title: str, refs: list[Ref], *, work: float, order: tuple = (), number: int = 0, **extra: Any
+    stage: str,
+    title: str,
+    refs: list[Ref],
+    *,
+    work: float,
+    order: tuple = (),
+    number: int = 0,
+    executor: str | None = None,
+    **extra: Any,
 ) -> Job:
     """A job that makes slice `number` of each of `refs`."""
     addresses = tuple(ref.address for ref in refs)
     return Job(
         name=digest_of([stage, sorted(addresses), number])[:16],
         stage=stage,
+        executor=executor or stage_module(stage).EXECUTOR,
         title=title,
         payload={"refs": [ref.to_json() for ref in refs], "number": number, **extra},
         work=float(work),
         order=order,
         artifacts=addresses,
     )
+
+
+@contextlib.contextmanager
+def ticking() -> Iterator[Callable[[], dict[str, float]]]:
+    """A clock for a job: seconds since it began and the process's peak memory."""
+    import resource
+
+    started = time.monotonic()
+
+    def read() -> dict[str, float]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"seconds": time.monotonic() - started, "peak_memory_mb": round(peak, 1)}
+
+    yield read

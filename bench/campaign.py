@@ -1,0 +1,268 @@
+"""A benchmark's run from request to leaderboard, and its answers read back from the store."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
+from bench.grid import Benchmark, Cell, cells
+from bench.leaderboard.rank import Campaign
+from bench.leaderboard.row import Row
+from bench.leaderboard.side import Curve, ModelRef, Side
+from bench.plan.artifact import Artifact, walk
+from bench.plan.graph import survey
+from bench.store import Entry, Store
+from bench.workbench import Runtime
+from lmia.specs import RequestError
+
+
+@dataclass(frozen=True)
+class Question:
+    """A cell with the row that answers it."""
+
+    cell: Cell
+    row: Artifact
+
+
+def questions(benchmark: Benchmark) -> list[Question]:
+    """The cells of a benchmark with their rows; cells that differ in nothing that counts share one."""
+    from bench.plan.expand import rows_of
+
+    asked, found = cells(benchmark), dict[str, Question]()
+    for cell, row in zip(asked, rows_of(asked), strict=True):
+        found.setdefault(row.address, Question(cell, row))
+    return list(found.values())
+
+
+def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], store: Store) -> dict[str, Any]:
+    """Keep what was asked: the resolved benchmark, its overrides and its cells, under the benchmark's name."""
+    value = {
+        "name": benchmark.name,
+        "title": benchmark.title,
+        "description": benchmark.description,
+        "default": {k: v for k, v in benchmark.default.resolved().items() if v is not None},
+        "overrides": overrides,
+        "benchmark": benchmark.model_dump(mode="json"),
+        "revision": revision(),
+        "asked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cells": [
+            {
+                "cell": q.row.address,
+                "axes": {k: v for k, v in q.cell.axes.resolved().items() if v is not None},
+                "estimand": q.cell.estimand,
+                "role": q.cell.role,
+                "flags": list(q.cell.flags),
+                "blocks": list(q.cell.blocks),
+                "title": q.cell.title,
+                "evidence": benchmark.evidence,
+                "access": q.row.spec.access,  # type: ignore[attr-defined]
+                "shadow": q.row.spec.shadow,  # type: ignore[attr-defined]
+            }
+            for q in asked
+        ],
+        "failed": {},
+    }
+    store.write_json(f"campaigns/{benchmark.name}.json", value)
+    return value
+
+
+def run(asked: list[Question], store: Store, runtime: Runtime, observer: Observer, *, retry: bool = False) -> Outcome:
+    """Make every row that can be made."""
+    driver = Driver(store, runtime, observer=observer, revision=revision())
+    return driver.make([q.row for q in asked], retry=retry)
+
+
+def note_failures(name: str, asked: list[Question], outcome: Outcome, store: Store) -> dict[str, str]:
+    """Keep the reasons of failed cells in the campaign's record, for whoever renders it later."""
+    failed = {q.row.address: outcome.failed[q.row.address] for q in asked if q.row.address in outcome.failed}
+    key = f"campaigns/{name}.json"
+    store.write_json(key, {**store.read_json(key), "failed": failed})
+    return failed
+
+
+def campaign_names(store: Store) -> list[str]:
+    """Campaigns that were run on a store."""
+    return [name.removesuffix(".json") for name in store.names("campaigns") if name.endswith(".json")]
+
+
+def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campaign]:
+    """Rows of a campaign from the store alone, with what is shown beside them; failed cells as failed rows.
+
+    Raises:
+        RequestError: no such campaign on this store.
+    """
+    if name not in campaign_names(store):
+        known = ", ".join(campaign_names(store)) or "none"
+        raise RequestError(f"no campaign {name!r} on the store {store.uri} (there: {known}); `lmia run {name}` first")
+    asked = store.read_json(f"campaigns/{name}.json")
+    index, rows, sides = store.index(), [], {}
+    for cell in asked["cells"]:
+        entries = index.get(cell["cell"])
+        if entries:
+            row, side = _read(store, entries[-1], cell)
+        else:
+            row, side = _failed(cell, asked["failed"].get(cell["cell"], "not made yet")), Side()
+        rows.append(row)
+        sides[row.cell] = side
+    campaign = Campaign(
+        name=asked["name"],
+        title=asked["title"],
+        description=asked["description"],
+        default=asked["default"],
+        cells=frozenset(cell["cell"] for cell in asked["cells"]),
+    )
+    return rows, sides, campaign
+
+
+def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Side]:
+    manifest = store.manifest(entry.key)
+    row = Row.from_json(store.part(manifest, "row.json"))
+    curves = tuple(Curve(**curve) for curve in json.loads(store.part(manifest, "curves.json")))
+    sheet = next((store.part_bytes(manifest, p) for p in manifest.parts if p.name == "sheet.png"), None)
+    axes = row.axes
+    drawn = f"guidance {axes.guidance:g}, {axes.prompt} prompt, {axes.steps} steps" if axes.guidance is not None else ""
+    return row, Side(
+        curves=curves,
+        sheet=sheet,
+        sheet_title=f"drawn by the target ({drawn})" if sheet else None,
+        access=cell["access"],
+        shadow=cell["shadow"] or "none",
+    )
+
+
+def _failed(cell: dict[str, Any], why: str) -> Row:
+    return Row(
+        cell=cell["cell"],
+        axes=cell["axes"],
+        estimand=cell["estimand"],
+        role=cell["role"],
+        status="failed",
+        flags=cell["flags"],
+        reason=why,
+        provenance={"evidence": cell["evidence"]},
+    )
+
+
+def models(asked: list[Question], store: Store) -> list[ModelRef]:
+    """Targets and attack models of a campaign that are there, for tracking: addresses, never weights."""
+    index, found = store.index(), {}
+    for artifact in walk(q.row for q in asked):
+        entries = index.get(artifact.address)
+        if artifact.kind not in ("model", "attack") or not entries or artifact.address in found:
+            continue
+        manifest = store.manifest(entries[-1].key)
+        figures = manifest.facts.get("figures", {})
+        found[artifact.address] = ModelRef(
+            address=artifact.address,
+            name=model_name(artifact),
+            kind=artifact.kind,
+            uri=f"{store.uri.rstrip('/')}/parts/{artifact.kind}-{artifact.address}",
+            params={k: v for k, v in flat(artifact.spec.resolved()).items() if v is not None},
+            metrics={k: float(v) for k, v in figures.items() if isinstance(v, int | float)},
+        )
+    return list(found.values())
+
+
+def model_name(artifact: Artifact) -> str:
+    """A model's name for people and for tracking."""
+    from bench.stages.model import title_of
+    from bench.stages.pictures import drawn_by
+
+    if artifact.method == "base":
+        return f"base {artifact.spec.reference}"  # type: ignore[attr-defined]
+    if artifact.kind == "model":
+        epochs = artifact.spec.epochs  # type: ignore[attr-defined]
+        return f"{artifact.method} {title_of(artifact.inputs['pictures'])} {epochs} epochs"
+    sets = [drawn_by(i) for i in artifact.inputs.values() if i.kind == "pictures"]
+    return f"{artifact.method}: {' against '.join(sets)}"
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain values with dotted keys; lists as text."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found |= flat(item, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = item if isinstance(item, str | int | float | bool | None) else json.dumps(item)
+    return found
+
+
+@dataclass(frozen=True)
+class PlanLine:
+    """One kind of artifact in a plan.
+
+    Attributes:
+        kind: what.
+        naive: how many a script per cell would make.
+        unique: how many are asked for, each once.
+        there: how many are there.
+        jobs: jobs that make the missing ones.
+        naive_work: work of a script per cell, in picture passes.
+        work: work of this plan.
+    """
+
+    kind: str
+    naive: int
+    unique: int
+    there: int
+    jobs: int
+    naive_work: float
+    work: float
+
+
+def plan(asked: list[Question], store: Store) -> list[PlanLine]:
+    """What the rows need, what is shared and what is there; makes nothing."""
+    rows = [q.row for q in asked]
+    unique = list(walk(rows))
+    state = survey(rows, store)
+    todo = plan_jobs(state.needed, None)
+    naive: dict[str, int] = defaultdict(int)
+    naive_work: dict[str, float] = defaultdict(float)
+    for row in rows:
+        own = list(walk([row]))
+        for artifact in own:
+            naive[artifact.kind] += 1
+        for job in plan_jobs(own, None):
+            naive_work[job.stage.rsplit(".", 1)[-1]] += job.work
+    lines = []
+    for kind in ("pictures", "model", "attack", "scores", "row"):
+        mine = [a for a in unique if a.kind == kind]
+        jobs = [job for job in todo if job.stage.endswith(f".{kind}")]
+        lines.append(
+            PlanLine(
+                kind=kind,
+                naive=naive[kind],
+                unique=len(mine),
+                there=sum(a.address in state.done for a in mine),
+                jobs=len(jobs),
+                naive_work=naive_work[kind],
+                work=sum(job.work for job in jobs),
+            )
+        )
+    return lines
+
+
+def write_leaderboard(name: str, store: Store) -> Path | None:
+    """The campaign's HTML leaderboard beside the store (or in it, where the store is remote)."""
+    from bench.leaderboard.render import render
+
+    rows, sides, campaign = answers(name, store)
+    if store.local:
+        out = Path(store.root) / "leaderboards" / f"{name}.html"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        render(rows, sides, campaign, "html", out)
+        return out
+    store.write(f"leaderboards/{name}.html", str(render(rows, sides, campaign, "html", None)).encode())
+    return None
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """Digest of what rows say, to know whether tracking has seen them."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(row.to_json() for row in rows).encode()).hexdigest()[:16]

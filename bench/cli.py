@@ -1,0 +1,366 @@
+"""The `lmia` command. Exit status: 0 all there; 1 some cell failed; 2 a mistake in the request; 3 infrastructure."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.store import InfrastructureError, SpecChanged, Store
+from lmia import __version__
+from lmia.specs import RequestError
+
+OK, FAILED, MISTAKE, INFRASTRUCTURE = 0, 1, 2, 3
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest command or option when one is mistyped."""
+
+    def error(self, message: str) -> Any:
+        raise RequestError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; mistakes and failures become one line on standard error and an exit status."""
+    try:
+        args = parser().parse_args(arguments)
+        return args.run(args)
+    except RequestError as error:
+        print(f"lmia: {error}", file=sys.stderr)  # noqa: T201
+        return MISTAKE
+    except (InfrastructureError, SpecChanged) as error:
+        print(f"lmia: {error}", file=sys.stderr)  # noqa: T201
+        return INFRASTRUCTURE if isinstance(error, InfrastructureError) else MISTAKE
+    except KeyboardInterrupt:
+        print("lmia: interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return INFRASTRUCTURE
+    except BrokenPipeError:
+        return OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = _Parser(prog="lmia", description="Does a fine-tuned image model leak the pictures it was tuned on?")
+    top.add_argument("--version", action="version", version=f"lmia {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument(
+            "--store",
+            default=os.environ.get("LMIA_STORE", "./store"),
+            metavar="URI",
+            help="folder or s3://... (LMIA_STORE, else ./store)",
+        )
+        return command
+
+    command = add("run", _run, "make what is missing of a benchmark, write its rows, update MLflow and leaderboard")
+    _benchmark(command)
+    command.add_argument("--address", help="Ray cluster to join (RAY_ADDRESS); none starts one on this machine")
+    command.add_argument(
+        "--runtime", action="append", default=[], metavar="KEY=VALUE", help="how to run: device, workers, ..."
+    )
+    command.add_argument("--retry", action="store_true", help="try jobs again that were given up")
+    command.add_argument("--no-track", action="store_true", help="leave MLflow alone")
+    command = add("plan", _plan, "show cells, jobs and artifacts: asked for, unique, already there; run nothing")
+    _benchmark(command)
+    command.add_argument("--format", choices=("table", "json"), default="table")
+    command = add("status", _status, "what is done, running, failed and given up on a store")
+    command.add_argument("--format", choices=("table", "json"), default="table")
+    command = add("leaderboard", _leaderboard, "render a campaign's rows")
+    command.add_argument("preset", nargs="?", help="the campaign; may be left out when the store has only one")
+    command.add_argument("--format", choices=("table", "json", "csv", "md", "html", "figures"), default="table")
+    command.add_argument("--out", type=Path, help="file (figures: folder) to write")
+    command = add("ui", _ui, "MLflow's UI on the store's database, on 127.0.0.1")
+    command.add_argument("--port", type=int, default=5000)
+    command = add("evaluate", _evaluate, "every metric for any file of member, score")
+    from bench.evaluate import add_arguments
+
+    add_arguments(command)
+    command = add("pretrain", _pretrain, "remake the embedded base model")
+    command.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    command.add_argument("--work", type=Path, required=True, help="folder of progress; the same command goes on")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    command = add("pull", _pull, "fetch a model from the hub and pin it by revision")
+    command.add_argument("repository", help="OWNER/NAME or OWNER/NAME@REVISION")
+    command = add("attacks", _attacks, "the attacks, with access, cost and paper")
+    command.add_argument("--format", choices=("table", "json"), default="table")
+    add("presets", _presets, "the benchmarks that come with lmia")
+    return top
+
+
+def _benchmark(command: argparse.ArgumentParser) -> None:
+    command.add_argument("preset", metavar="PRESET|FILE", help="a preset's name or a YAML file")
+    command.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a setting")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bench import campaign
+    from bench.grid import load
+    from bench.progress import Progress, clock
+
+    benchmark = load(args.preset, args.set)
+    runtime = _runtime(args)
+    for line in _data_warnings(benchmark):
+        _tell(line)
+    asked = campaign.questions(benchmark)
+    store = Store(args.store)
+    campaign.record(benchmark, asked, args.set, store)
+    tracker = None if args.no_track else _Tracking(benchmark.name, asked, store)
+    progress = Progress(runtime, os.cpu_count() or 1)
+
+    def observe(event: dict[str, Any]) -> None:
+        progress(event)
+        if tracker:
+            tracker.live(event)
+
+    _tell(f"{benchmark.name}: {len(asked)} rows; store {store.uri}")
+    outcome = campaign.run(asked, store, runtime, observe, retry=args.retry)
+    failed = campaign.note_failures(benchmark.name, asked, outcome, store)
+    for key in outcome.repaired:
+        _tell(f"damaged and remade: {key}")
+    page = campaign.write_leaderboard(benchmark.name, store)
+    if tracker:
+        tracker.sync(page)
+    sys.stdout.write(_rendered(benchmark.name, store, "table"))
+    for address, why in failed.items():
+        title = next(q.cell.title for q in asked if q.row.address == address)
+        _tell(f"failed: {title} ({address}): {why}")
+    made = f"{outcome.made} jobs done" if outcome.made else "nothing was missing"
+    _tell(
+        f"{made} in {clock(outcome.seconds)}; leaderboard: {page or store.uri + '/leaderboards'}; `lmia ui` opens MLflow"
+    )
+    return FAILED if failed else OK
+
+
+class _Tracking:
+    """MLflow beside a run: the database before any fan-out, live curves during it, rows after it.
+
+    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported.
+    """
+
+    def __init__(self, name: str, asked: list, store: Store):
+        self.name, self.asked, self.store = name, asked, store
+        self.tracker: Any = None
+
+    def open(self) -> Any:
+        if self.tracker is None:
+            from bench.tracking import Tracker
+
+            self.tracker = Tracker(self.store.uri, os.environ.get("MLFLOW_TRACKING_URI"))
+        return self.tracker
+
+    def live(self, event: dict[str, Any]) -> None:
+        if event["event"] == "wave" and any(job.executor != "driver" for job in event["jobs"]):
+            self.open()
+        if event["event"] == "job" and event["state"] == "news":
+            figures = {k: v for k, v in event["figures"].items() if isinstance(v, int | float)}
+            step = int(figures.pop("step", 0))
+            self.open().live(event["job"].title, step, figures)
+
+    def sync(self, page: Path | None) -> None:
+        from bench import campaign
+
+        rows, sides, about = campaign.answers(self.name, self.store)
+        key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
+        where = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if self.store.exists(key) and self.store.read(key).decode() == f"{digest} {where}":
+            return
+        self.open().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
+        self.store.write(key, f"{digest} {where}".encode())
+
+
+def _runtime(args: argparse.Namespace) -> Any:
+    import yaml
+    from pydantic import ValidationError
+
+    from bench.workbench import Runtime
+    from lmia.specs import explain
+
+    settings: dict[str, Any] = {"address": args.address}
+    for text in args.runtime:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--runtime {text!r}: expected KEY=VALUE, such as --runtime workers=2")
+        settings[key] = yaml.safe_load(value)
+    try:
+        return Runtime(**settings)
+    except ValidationError as error:
+        raise explain(error, Runtime, "--runtime") from None
+
+
+def _data_warnings(benchmark: Any) -> list[str]:
+    from bench.grid import data_spec
+    from lmia.data.sources import SOURCES
+
+    kind, spec = data_spec(benchmark)
+    return SOURCES.get(kind).check(spec)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    import json
+
+    from bench import campaign
+    from bench.grid import load
+
+    benchmark = load(args.preset, args.set)
+    asked = campaign.questions(benchmark)
+    lines = campaign.plan(asked, Store(args.store))
+    if args.format == "json":
+        value = {
+            "name": benchmark.name,
+            "cells": [{"cell": q.row.address, "role": q.cell.role, "title": q.cell.title} for q in asked],
+            "artifacts": [line.__dict__ for line in lines],
+        }
+        sys.stdout.write(json.dumps(value, indent=1) + "\n")
+        return OK
+    roles: dict[str, int] = {}
+    for q in asked:
+        roles[q.cell.role] = roles.get(q.cell.role, 0) + 1
+    text = [
+        f"{benchmark.name}: {len(asked)} rows ({', '.join(f'{n} {role}' for role, n in sorted(roles.items()))})",
+        "",
+    ]
+    for q in asked:
+        text.append(f"  {q.cell.role:9s} {q.cell.title}{'  [confounded]' if q.cell.flags else ''}")
+    text += [
+        "",
+        f"  {'artifacts':10s}{'a script per cell':>19s}{'each once':>11s}{'there':>7s}{'jobs':>6s}{'work, per cell':>16s}{'work left':>12s}",
+    ]
+    for line in lines:
+        text.append(
+            f"  {line.kind:10s}{line.naive:19,d}{line.unique:11,d}{line.there:7,d}{line.jobs:6,d}"
+            f"{line.naive_work:16,.0f}{line.work:12,.0f}"
+        )
+    text += ["", "  work is in picture passes through the model at work (fine-tuned, sampled, trained or scored with)"]
+    sys.stdout.write("\n".join(text) + "\n")
+    return OK
+
+
+def _status(args: argparse.Namespace) -> int:
+    from bench.status import show
+
+    return show(Store(args.store), args.format)
+
+
+def _leaderboard(args: argparse.Namespace) -> int:
+    from bench import campaign
+
+    store = Store(args.store)
+    names = campaign.campaign_names(store)
+    if args.preset is None and len(names) != 1:
+        raise RequestError(f"which campaign? On the store {store.uri} there are: {', '.join(names) or 'none'}")
+    name = args.preset or names[0]
+    name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    if args.out is None and args.format == "figures":
+        raise RequestError("--format figures needs --out FOLDER")
+    sys.stdout.write(_rendered(name, store, args.format, args.out))
+    return OK
+
+
+def _rendered(name: str, store: Store, form: str, out: Path | None = None) -> str:
+    import shutil
+
+    from bench import campaign
+    from bench.leaderboard.render import render
+
+    rows, sides, about = campaign.answers(name, store)
+    width = shutil.get_terminal_size((160, 40)).columns
+    done = render(rows, sides, about, form, out, width=max(120, width), color=sys.stdout.isatty())
+    if isinstance(done, str):
+        return done if done.endswith("\n") else done + "\n"
+    return "".join(f"{path}\n" for path in done)
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from bench.tracking import ui
+
+    return ui(Store(args.store).uri, port=args.port) or OK
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from bench.evaluate import run
+
+    return run(args)
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    import json
+
+    import yaml
+
+    from bench.grid import _put, method_spec
+    from lmia.target.pretrain import PretrainSpec, pretrain
+
+    raw: dict[str, Any] = {}
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--set {text!r}: expected KEY=VALUE, such as --set unet_steps=1000")
+        _put(raw, key.split("."), yaml.safe_load(value), text)
+    spec = method_spec(PretrainSpec, raw, "pretrain")
+    figures = pretrain(spec, args.out, args.work, lambda report: _tell(json.dumps(report)))
+    sys.stdout.write(json.dumps(figures, indent=1, default=str) + "\n")
+    return OK
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from lmia.target.model import fetch_from_hub
+
+    repository, _, revision = args.repository.partition("@")
+    if not revision:
+        from huggingface_hub import HfApi
+
+        try:
+            revision = str(HfApi().model_info(repository).sha)
+        except Exception as error:
+            raise InfrastructureError(f"cannot ask the hub for {repository!r}: {error}") from error
+    folder = fetch_from_hub(repository, revision)
+    sys.stdout.write(f"{repository}@{revision}\t{folder}\n")
+    return OK
+
+
+def _attacks(args: argparse.Namespace) -> int:
+    import json
+
+    from lmia.attacks import ATTACKS
+
+    rows = []
+    for name in ATTACKS.names():
+        attack = ATTACKS.get(name)
+        rows.append(
+            {
+                "attack": name,
+                "role": attack.role,
+                "access": attack.access,
+                "needs": sorted(attack.requires(attack.Spec())),
+                "nfe": attack.nfe(attack.Spec()),
+                "paper": attack.paper,
+            }
+        )
+    if args.format == "json":
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return OK
+    lines = [f"{'attack':28s}{'access':15s}{'NFE':>6s}  {'needs':42s}paper"]
+    for row in rows:
+        control = " (control)" if row["role"] == "control" else ""
+        lines.append(
+            f"{row['attack'] + control:28s}{row['access']:15s}{row['nfe']:6d}  {', '.join(row['needs']):42s}{row['paper']}"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+    return OK
+
+
+def _presets(args: argparse.Namespace) -> int:
+    from bench.grid import cells, load, preset_names
+
+    for name in preset_names():
+        benchmark = load(name)
+        sys.stdout.write(f"{name:12s} {len(cells(benchmark)):4d} rows  {benchmark.title}\n")
+    return OK
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

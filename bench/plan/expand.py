@@ -1,0 +1,383 @@
+"""Cells to artifacts: which pictures, models, attacks and scores answer a question, and what controls it.
+
+One world of a cell trains a target on half A of a source's people and its twin on half B. The attacker's own
+material comes from part C of the same source or from part aux of the other institution, never from the halves.
+Artifacts are shared by address, so this file may ask for the same thing as often as it likes.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from bench.grid import Cell, data_spec, finetune_spec, method_spec, sample_spec
+from bench.plan.artifact import Artifact
+from bench.stages.attack import AttackSpec
+from bench.stages.model import BaseSpec, TunedSpec
+from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec
+from bench.stages.row import RowSpec
+from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
+from lmia.attacks import ATTACKS
+from lmia.data.marks import MARKS
+from lmia.data.parts import assign
+from lmia.data.sources import SOURCES
+from lmia.specs import RequestError, Spec
+from lmia.target.base import resolve_base
+from lmia.target.methods import METHODS
+
+HALVES = ("A", "B")
+SECOND_SET = 1_000_003  # added to a seed where the same generator must draw other pictures
+
+
+def rows_of(cells: Iterable[Cell]) -> list[Artifact]:
+    """For each cell the row that answers it, with everything that it is made of."""
+    known: dict[Hashable, Any] = {}
+    return [_Question(cell, known).row() for cell in cells]
+
+
+@dataclass
+class _Question:
+    cell: Cell
+    known: dict[Hashable, Any]  # what the data says, asked once for all cells
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> Any:
+        return self.cell.axes
+
+    @property
+    def settings(self) -> Any:
+        return self.cell.settings
+
+    @cached_property
+    def attack(self) -> type:
+        return ATTACKS.get(self.axes.attack)
+
+    @cached_property
+    def data(self) -> tuple[str, Spec]:
+        return data_spec(self.settings)
+
+    @cached_property
+    def other(self) -> str:
+        return self.settings.sources.other(self.axes.source)
+
+    # ---- real pictures
+
+    def once(self, key: Hashable, ask: Callable[[], Any]) -> Any:
+        """What `ask` says, asked once for all cells."""
+        if key not in self.known:
+            self.known[key] = ask()
+        return self.known[key]
+
+    def part(self, source: str, part: str) -> list[str]:
+        """The persons of a part, people known to the base model left out."""
+        kind, spec = self.data
+        people, seed, base = self.settings.people, self.settings.split_seed, resolve_base(self.axes.base)
+
+        def split() -> dict[str, list[str]]:
+            known = base.known_identities(kind, spec)
+            names = [name for name in SOURCES.get(kind).identities(spec, source) if name not in known]
+            try:
+                return assign(names, people, seed)
+            except RequestError as error:
+                raise RequestError(f"source {source!r}: {error}") from None
+
+        return self.once(("parts", kind, spec, source, tuple(sorted(people.items())), seed, base.reference), split)[
+            part
+        ]
+
+    def real(self, source: str, part: str, *, held: bool = False, mark: str = "none", both: bool = False) -> Artifact:
+        """Photos of a part of a source: those that are trained on, or (held) those that are held back."""
+        kind, spec = self.data
+        trained, kept = self.settings.trained_photos, self.settings.held_photos
+        photos = range(trained, trained + kept) if held else range(trained + kept if both else trained)
+        people = self.part(source, part)
+        for person in people:
+            there = self.once(
+                ("photos", kind, spec, person), lambda who=person: SOURCES.get(kind).photos(spec, source, who)
+            )
+            if there < trained + kept:
+                raise RequestError(
+                    f"{source}: {person!r} has {there} photos; trained_photos + held_photos asks for {trained + kept}"
+                )
+        real = RealSpec(
+            data=spec,
+            digest=self.once(("digest", kind, spec, source), lambda: SOURCES.get(kind).digest(spec, source)),
+            source=source,
+            part=part,
+            identities=tuple(people),
+            photos=tuple(photos),
+        )
+        return self.marked(Artifact("pictures", kind, SOURCES.get(kind).version, real), mark)
+
+    def marked(self, pictures: Artifact, mark: str) -> Artifact:
+        """The pictures with a watermark."""
+        if mark == "none":
+            return pictures
+        method = MARKS.get(mark)
+        spec = method_spec(method.Spec, self.settings.marks.get(mark, {}), f"marks.{mark}")
+        return Artifact("pictures", mark, method.version, spec, {"pictures": pictures})
+
+    # ---- models
+
+    @cached_property
+    def base(self) -> Artifact:
+        base = resolve_base(self.axes.base)
+        return Artifact("model", "base", base.version, BaseSpec(reference=base.reference, digest=base.digest))
+
+    def tuned(self, pictures: Artifact, world: int) -> Artifact:
+        """A model tuned on pictures by the cell's method for the cell's epochs."""
+        method = METHODS.get(self.axes.method)
+        spec = finetune_spec(self.settings, self.axes.method, seed=world)
+        tuned = TunedSpec(finetune=spec, epochs=self.axes.epochs)
+        return Artifact("model", self.axes.method, method.version, tuned, {"base": self.base, "pictures": pictures})
+
+    def target(self, half: str, world: int) -> Artifact:
+        """The target trained on a half, its pictures marked as the cell says."""
+        return self.tuned(self.real(self.axes.source, half, mark=self.axes.target_mark), world)
+
+    # ---- generated and auxiliary sets
+
+    def generated(self, model: Artifact, source: str, seed: int, captioned: Artifact) -> Artifact:
+        """A set of pictures drawn by a model under the cell's guidance, prompt and steps."""
+        count = self.settings.pictures
+        spec = GeneratedSpec(
+            sample=sample_spec(self.settings, guidance=self.axes.guidance, steps=self.axes.steps, seed=seed),
+            prompt=self.axes.prompt,
+            source=source,
+            count=count,
+        )
+        inputs = {"model": model}
+        if self.axes.prompt == "caption":
+            inputs["captions"] = captioned
+        return Artifact("pictures", "generated", 1, spec, inputs, num_slices=-(-count // self.settings.slice))
+
+    def positives(self, half: str, world: int, again: int = 0) -> Artifact:
+        """What the target draws."""
+        model = self.target(half, world)
+        return self.generated(model, self.axes.source, 2 * world + again, model.inputs["pictures"])
+
+    def negatives(self, world: int, again: int = 0) -> Artifact:
+        """The auxiliary set, drawn at the positives' own guidance, prompt kind and steps where it is drawn."""
+        aux, seed = self.axes.aux, 2 * world + 1 + again
+        if aux == "real":
+            return self._take(self.real(self.other, "aux", both=True), self.settings.pictures)
+        if aux == "shadow":
+            real = self.real(self.other, "aux")
+            return self.generated(self.tuned(real, world), self.other, seed, real)
+        if aux == "part_c":
+            real = self.real(self.axes.source, "C", mark=self.axes.target_mark)
+            return self.generated(self.tuned(real, world), self.axes.source, seed, real)
+        if aux == "base":
+            return self.generated(self.base, self.axes.source, seed, self.real(self.axes.source, "C"))
+        half = self.settings.pictures // 2
+        shadow = self.real(self.other, "aux")
+        drawn = self.generated(self.tuned(shadow, world), self.other, seed, shadow)
+        real = self._take(self.real(self.other, "aux", both=True), half)
+        return Artifact("pictures", "mix", 1, MixSpec(), {"first": self._take(drawn, half), "second": real})
+
+    def _take(self, pictures: Artifact, count: int) -> Artifact:
+        have = None
+        if isinstance(pictures.spec, RealSpec):
+            have = len(pictures.spec.identities) * len(pictures.spec.photos)
+        if have is not None and have < count:
+            raise RequestError(
+                f"aux = {self.axes.aux!r}: {count} real auxiliary pictures are needed, part aux of {self.other!r} has "
+                f"{have}; raise people.aux or lower pictures"
+            )
+        if have == count:
+            return pictures
+        return Artifact("pictures", "take", 1, TakeSpec(count=count), {"pictures": pictures})
+
+    # ---- attacks and scores
+
+    def attack_settings(self, name: str, world: int) -> Spec:
+        """An attack's spec under the benchmark's settings, seeded by the world."""
+        spec = ATTACKS.get(name).Spec
+        seed = {"seed": world} if "seed" in spec.model_fields else {}
+        return method_spec(spec, {**self.settings.attacks.get(name, {}), **seed}, f"attacks.{name}")
+
+    def learned(self, name: str, world: int, inputs: dict[str, Artifact]) -> Artifact:
+        """What an attack learns from pictures (and from the base model, where its encoder is the base's)."""
+        method = ATTACKS.get(name)
+        spec = self.attack_settings(name, world)
+        if "base" in method.requires(spec):
+            inputs = {**inputs, "base": self.base}
+        return Artifact("attack", name, method.version, AttackSpec(attack=spec), inputs)
+
+    def scores(
+        self, name: str, world: int, query: Artifact, *, model: Artifact | None, learned: Artifact | None
+    ) -> Artifact:
+        """One attack's scores of one set of pictures."""
+        method = ATTACKS.get(name)
+        spec = self.attack_settings(name, world)
+        requires = method.requires(spec)
+        inputs = {"query": query}
+        if method.learns:
+            assert learned is not None
+            inputs["learned"] = learned
+        if "base" in requires:
+            inputs["base"] = self.base
+        captions, prompt_source = None, None
+        if "model" in requires:
+            assert model is not None
+            inputs["model"] = model
+            captions = self.axes.captions if self.axes.attack == name else "caption"
+            prompt_source = self.axes.source if captions == "class" else None
+        return Artifact(
+            "scores",
+            name,
+            method.version,
+            ScoresSpec(
+                attack=spec,
+                captions=captions,
+                source=prompt_source,
+                batch=self.settings.batch,
+                dtype=self.settings.dtype,
+            ),
+            inputs,
+            num_slices=-(-count_pictures(query) // max(self.settings.slice, 256)),
+        )
+
+    def scored(self, half: str, world: int, query: Artifact) -> Artifact:
+        """The cell's attack against one target."""
+        learned = None
+        if self.attack.learns:
+            inputs = {"positives": self.positives(half, world)}
+            if "negatives" in self.attack.needs:
+                inputs["negatives"] = self.negatives(world)
+            learned = self.learned(self.axes.attack, world, inputs)
+        return self.scores(self.axes.attack, world, query, model=self.target(half, world), learned=learned)
+
+    def scored_on_base(self, world: int, query: Artifact) -> Artifact | None:
+        """The same attack with the base model in the target's place; None where that has no meaning."""
+        if self.axes.aux == "base":
+            self.absent["base_auc"] = "the negatives are the base model's own pictures"
+            return None
+        if "base" not in self.settings.controls:
+            self.absent["base_auc"] = "this benchmark does not ask for the base control here"
+            return None
+        learned = None
+        if self.attack.learns:
+            drawn = self.generated(self.base, self.axes.source, 2 * world, self.real(self.axes.source, "C"))
+            inputs = {"positives": drawn}
+            if "negatives" in self.attack.needs:
+                inputs["negatives"] = self.negatives(world)
+            learned = self.learned(self.axes.attack, world, inputs)
+        return self.scores(self.axes.attack, world, query, model=self.base, learned=learned)
+
+    # ---- the row
+
+    def row(self) -> Artifact:
+        """Scores of every world, half and query set, with their controls, under names that the row stage knows."""
+        inputs: dict[str, Artifact] = {}
+        states = self._mark_states()
+        for world in range(self.settings.worlds):
+            for state, (member_mark, nonmember_mark) in enumerate(states):
+                self._world(inputs, f"w{world}m{state}", world, member_mark, nonmember_mark)
+        self._blind(inputs, states[0])
+        if self.attack.learns:
+            inputs["sheet"] = self.positives("A", 0)
+        axes = {k: v for k, v in self.axes.resolved().items() if v is not None}
+        spec = RowSpec(
+            axes=axes,
+            estimand=self.cell.estimand,
+            role=self.cell.role,
+            flags=self.cell.flags,
+            evidence=self.settings.evidence,
+            absent=self.absent,
+            access=self.attack.access,
+            shadow={"shadow": "another source", "mix": "another source", "part_c": "same source"}.get(self.axes.aux),
+        )
+        return Artifact("row", "estimate", RowSpec.version(), spec, inputs)
+
+    def _mark_states(self) -> list[tuple[str, str]]:
+        if self.axes.member_mark == "both":
+            return [(self.axes.target_mark, self.axes.target_mark), ("none", "none")]
+        return [(self.axes.member_mark, self.axes.nonmember_mark)]
+
+    def _world(self, inputs: dict[str, Artifact], name: str, world: int, member_mark: str, nonmember_mark: str) -> None:
+        held = self.axes.query == "member_person"
+        source = self.axes.source
+        cross = self.cell.estimand == "cross_source"
+        for half, twin in (("A", "B"), ("B", "A")):
+            if self.axes.query == "generated":
+                if self.axes.aux is None or self.axes.prompt is None:
+                    raise RequestError(f"query = 'generated' needs an attack with negatives, not {self.axes.attack!r}")
+                inputs[f"{name}.{half}.seen"] = self.scored(half, world, self.positives(half, world, SECOND_SET))
+                inputs[f"{name}.{half}.other"] = self.scored(half, world, self._other_set(world))
+                continue
+            sets = {
+                "seen": self.real(source, half, held=held, mark=member_mark),
+                "unseen": self.real(source, twin, held=held, mark=nonmember_mark),
+            }
+            if cross:
+                # The members' stand-ins carry the members' mark: source_auc changes membership and nothing else.
+                sets["unseen"] = self.real(source, twin, mark=member_mark)
+                sets["other"] = self._other_people(nonmember_mark)
+            inputs[f"{name}.{half}.model"] = self.target(half, world)
+            for role, query in sets.items():
+                inputs[f"{name}.{half}.{role}"] = self.scored(half, world, query)
+                inputs[f"{name}.{half}.{role}.query"] = query
+                if half == "A":
+                    on_base = self.scored_on_base(world, query)
+                    if on_base is not None:
+                        inputs[f"{name}.base.{role}"] = on_base
+            if "loss_gap" in self.settings.controls:
+                model = self.target(half, world)
+                for role, part in (("seen", half), ("unseen", twin)):
+                    query = self.real(source, part)
+                    inputs[f"{name}.{half}.gap.{role}"] = self.scores("loss", world, query, model=model, learned=None)
+
+    def _other_people(self, mark: str) -> Artifact:
+        where = self.settings.sources.wild if self.axes.query == "wild" else self.other
+        return self.real(where, "query", mark=mark)
+
+    def _other_set(self, world: int) -> Artifact:
+        return self.negatives(world, SECOND_SET) if self.axes.aux != "real" else self.real(self.other, "query")
+
+    def _blind(self, inputs: dict[str, Artifact], marks: tuple[str, str]) -> None:
+        if "blind" not in self.settings.controls:
+            self.absent["blind_auc"] = "this benchmark does not ask for the blind control here"
+            return
+        if self.axes.query == "generated":
+            self.absent["blind_auc"] = "no membership is asked for: the query pictures are generated"
+            self.absent["base_auc"] = self.absent["blind_auc"]
+            return
+        spec = self.attack_settings("blind", 0)
+        version = ATTACKS.get("blind").version
+        member_mark, nonmember_mark = marks
+        held = self.axes.query == "member_person"
+        if self.cell.estimand != "cross_source":
+            # For the halves of one source nobody else stands for a half: each person is scored from the others.
+            sides = {
+                "positives": self.real(self.axes.source, "A", held=held, mark=member_mark),
+                "negatives": self.real(self.axes.source, "B", held=held, mark=nonmember_mark),
+            }
+            inputs["blind.both"] = Artifact("scores", "blind_crossfit", version, BlindCrossfitSpec(blind=spec), sides)
+            return
+        where = self.settings.sources.wild if self.axes.query == "wild" else self.other
+        learned = Artifact(
+            "attack",
+            "blind",
+            version,
+            AttackSpec(attack=spec),
+            {
+                "positives": self.real(self.axes.source, "C", mark=member_mark),
+                "negatives": self.real(where, "aux", mark=nonmember_mark),
+            },
+        )
+        for half in HALVES:
+            query = self.real(self.axes.source, half, mark=member_mark)
+            inputs[f"blind.{half}"] = self.scores("blind", 0, query, model=None, learned=learned)
+        inputs["blind.other"] = self.scores("blind", 0, self._other_people(nonmember_mark), model=None, learned=learned)
+
+
+def count_pictures(pictures: Artifact) -> int:
+    """How many pictures an artifact will hold, known before it is made."""
+    spec = pictures.spec
+    if isinstance(spec, RealSpec):
+        return len(spec.identities) * len(spec.photos)
+    if isinstance(spec, GeneratedSpec | TakeSpec):
+        return spec.count
+    return sum(count_pictures(i) for name, i in pictures.inputs.items() if i.kind == "pictures")

@@ -1,0 +1,1 @@
+"""Named benchmarks in YAML; one may extend another."""

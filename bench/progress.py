@@ -1,0 +1,118 @@
+"""What a person sees while a campaign runs: what is done, what is running and how long it will still take."""
+
+import sys
+import time
+from collections import defaultdict
+from typing import TextIO
+
+from bench.plan.artifact import Job
+from bench.workbench import Runtime
+
+# Core-seconds per unit of work before anything was measured, on the embedded tiny model; measured rates replace them.
+PRIORS = {"model": 0.007, "pictures": 0.003, "attack": 0.012, "scores": 0.003, "row": 0.6}
+STAGE_NAMES = {
+    "pictures": "pictures",
+    "model": "fine-tunes",
+    "attack": "attack trainings",
+    "scores": "scorings",
+    "row": "rows",
+}
+EVERY_S = 5.0
+
+
+class Progress:
+    """Turns the driver's events into lines; the time left comes from the work left and the rates seen so far."""
+
+    def __init__(self, runtime: Runtime, cores: int, out: TextIO | None = None):
+        self.out = out or sys.stderr
+        self.cores = max(1, min(cores, runtime.workers or cores))
+        self.started = time.monotonic()
+        self.total: dict[str, float] = {}
+        self.jobs: dict[str, int] = {}
+        self.finished: dict[str, int] = defaultdict(int)
+        self.spent: dict[str, float] = defaultdict(float)
+        self.worked: dict[str, float] = defaultdict(float)
+        self.partial: dict[str, tuple[str, float, float]] = {}
+        self.last = 0.0
+        self.doing = ""
+
+    def __call__(self, event: dict) -> None:
+        """Take an event of the driver."""
+        if event["event"] == "wave":
+            self._wave(event["jobs"], event["needed"])
+        elif event["event"] == "job":
+            self._job(event["job"], event)
+
+    def _wave(self, ready: list[Job], needed: list[Job]) -> None:
+        left: dict[str, float] = defaultdict(float)
+        count: dict[str, int] = defaultdict(int)
+        for job in needed:
+            left[kind_of(job)] += job.work
+            count[kind_of(job)] += 1
+        for kind in {*left, *self.worked}:
+            self.total[kind] = self.worked[kind] + left[kind]
+            self.jobs[kind] = self.finished[kind] + count[kind]
+        self.doing = ", ".join(sorted({STAGE_NAMES.get(kind_of(job), kind_of(job)) for job in ready}))
+        self._say(force=len(ready) > 1 and ready[0].executor != "driver")
+
+    def _job(self, job: Job, status: dict) -> None:
+        kind = kind_of(job)
+        if status["state"] == "news":
+            figures = status["figures"]
+            if figures.get("epochs"):
+                self.partial[job.name] = (kind, figures.get("epoch", 0) / figures["epochs"], job.work)
+            self._say()
+            return
+        self.partial.pop(job.name, None)
+        if status["state"] == "done":
+            self.finished[kind] += 1
+            self.worked[kind] += job.work
+            self.spent[kind] += status["seconds"]
+        else:
+            word = {"quarantined": "given up", "corrupt": "found a damaged input of"}.get(status["state"], "failed at")
+            last = (status["error"].strip().splitlines() or [""])[-1]
+            self.line(f"  {word}: {job.title}: {last}")
+        self._say()
+
+    def seconds_left(self) -> float:
+        """Work left at the rates seen so far, spread over the cores."""
+        left = 0.0
+        for kind, total in self.total.items():
+            done = self.worked[kind] + sum(s * w for k, s, w in self.partial.values() if k == kind)
+            rate = self.spent[kind] / self.worked[kind] if self.worked[kind] else PRIORS.get(kind, 0.1)
+            cores = 1 if kind == "row" else self.cores
+            left += max(0.0, total - done) * rate / cores
+        return left
+
+    def _say(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self.last < EVERY_S:
+            return
+        self.last = now
+        parts = [
+            f"{STAGE_NAMES.get(k, k)} {self.finished[k]}/{n}"
+            for k, n in self.jobs.items()
+            if n and k in STAGE_NAMES and (self.finished[k] or k in self.worked or n)
+        ]
+        self.line(
+            f"[{clock(now - self.started)}, about {clock(self.seconds_left())} left] {', '.join(parts)}; "
+            f"now: {self.doing}"
+        )
+
+    def line(self, text: str) -> None:
+        """Print a line for people."""
+        self.out.write(text + "\n")
+        self.out.flush()
+
+
+def kind_of(job: Job) -> str:
+    """The kind of artifact that a job makes."""
+    return job.stage.rsplit(".", 1)[-1]
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"

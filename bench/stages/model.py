@@ -1,0 +1,128 @@
+"""Models: bases taken over into the store, and targets tuned on pictures (several epochs of one run are one job)."""
+
+import math
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SerializeAsAny
+
+from bench.plan.artifact import Artifact, Job
+from bench.stages import Done, Report, job, ticking
+from bench.store import Ref, digest_of
+from bench.workbench import Workbench
+from lmia.specs import Spec
+
+EXECUTOR = "tune"
+
+
+class BaseSpec(Spec):
+    """Which base model."""
+
+    reference: str = Field(description="its name, folder or hub id")
+    digest: str = Field(description="of its files")
+
+
+class TunedSpec(Spec):
+    """A checkpoint: the trajectory's spec and its epoch. Which other epochs are kept is not part of it."""
+
+    finetune: SerializeAsAny[Spec] = Field(description="the fine-tuning method's spec")
+    epochs: int = Field(ge=1, description="epochs trained")
+
+
+def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
+    """One job per base and per trajectory."""
+    from bench.plan.expand import count_pictures
+
+    found, trajectories = [], defaultdict(list)
+    for artifact, ref in refs:
+        if artifact.method == "base":
+            found.append(job(__name__, f"take over {artifact.spec.reference}", [ref], work=0, executor="driver"))
+        else:
+            trajectories[trajectory(artifact)].append((artifact, ref))
+    for name, group in trajectories.items():
+        group.sort(key=lambda pair: pair[0].spec.epochs)
+        artifact, ref = group[-1]
+        passes = count_pictures(artifact.inputs["pictures"]) * artifact.spec.epochs
+        epochs = "/".join(str(a.spec.epochs) for a, _ in group)
+        pictures = artifact.inputs["pictures"]
+        where = title_of(pictures)
+        found.append(
+            job(
+                __name__,
+                f"tune {artifact.method} on {where}, {epochs} epochs",
+                [ref for _, ref in group],
+                work=passes,
+                order=(0, -passes),
+                trajectory=name,
+                passes=passes,
+            )
+        )
+    return found
+
+
+def title_of(pictures: Artifact) -> str:
+    """What pictures an artifact holds, for people: north A, north A with visible, ..."""
+    if "pictures" in pictures.inputs:
+        return f"{title_of(pictures.inputs['pictures'])} with {pictures.method}"
+    return f"{getattr(pictures.spec, 'source', '?')} {getattr(pictures.spec, 'part', '')}".strip()
+
+
+def trajectory(artifact: Artifact) -> str:
+    """Name of a training run: everything but the epoch."""
+    inputs = {name: i.address for name, i in artifact.inputs.items()}
+    return digest_of([artifact.method, artifact.version, artifact.spec.resolved()["finetune"], inputs])[:20]
+
+
+def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+    """Take over a base, or tune and save every epoch asked for."""
+    refs = [Ref.from_json(ref) for ref in payload["refs"]]
+    if refs[0].method == "base":
+        _take_over(refs[0], bench)
+    else:
+        _tune(refs, payload, bench, report)
+
+
+def _take_over(ref: Ref, bench: Workbench) -> None:
+    from lmia.target.base import Base, files_of
+
+    spec = BaseSpec(**ref.spec)
+    with tempfile.TemporaryDirectory(prefix="lmia-base-") as scratch:
+        folder = Base(spec.reference, spec.digest).folder(Path(scratch))
+        bench.store.put_slice(ref, 0, dict(files_of(folder)), facts={"trained_on": None})
+
+
+def _tune(refs: list[Ref], payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+    from lmia.target.finetune import finetune
+    from lmia.target.methods import METHODS
+
+    ref = refs[0]
+    spec = METHODS.get(ref.method).Spec(**ref.spec["finetune"])
+    pictures = bench.pictures(ref.inputs["pictures"])
+    by_epoch = {one.spec["epochs"]: one for one in refs}
+    with tempfile.TemporaryDirectory(prefix="lmia-tune-") as scratch, ticking() as clock:
+        with bench.partial(payload["trajectory"]) as partial:
+            figures = finetune(
+                bench.layers(ref.inputs["base"]),
+                pictures,
+                ref.method,
+                spec,
+                epochs=sorted(by_epoch),
+                out=lambda epoch: Path(scratch) / str(epoch),
+                partial=partial,
+                device=bench.device,
+                attention=bench.runtime.attention,
+                on_progress=report,
+            )
+        for epoch, one in by_epoch.items():
+            folder = Path(scratch) / str(epoch)
+            files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+            facts = {"trained_on": sorted(pictures.ids), "figures": plain(figures.get(epoch, {}))}
+            cost = {"passes": float(len(pictures) * epoch), **clock()}
+            bench.store.put_slice(one, 0, files, facts=facts, numerics=bench.numerics(), cost=cost)
+
+
+def plain(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures without what JSON cannot hold."""
+    return {k: v for k, v in figures.items() if isinstance(v, str | int) or (isinstance(v, float) and math.isfinite(v))}

@@ -1,0 +1,158 @@
+"""Pictures: real, marked, mixed (made by the driver, which has the data) and generated (on Ray Data)."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field, SerializeAsAny
+
+from bench.plan.artifact import Artifact, Job
+from bench.stages import Done, Report, job, ticking
+from bench.store import Ref
+from bench.workbench import Workbench
+from lmia.specs import Spec
+from lmia.target.sample import SampleSpec, count_evaluations
+
+EXECUTOR = "data"
+
+
+class RealSpec(Spec):
+    """Photos of named persons of a source. The method is the kind of data source."""
+
+    data: SerializeAsAny[Spec] = Field(description="the data source's spec")
+    digest: str = Field("", description="of the files that it depends on")
+    source: str
+    part: str
+    identities: tuple[str, ...] = Field(min_length=1)
+    photos: tuple[int, ...] = Field(min_length=1, description="which photos of each person")
+
+
+class GeneratedSpec(Spec):
+    """A set drawn by a model. Record ids are numbers, so that two models draw from the same noises."""
+
+    sample: SampleSpec
+    prompt: str = Field(description="class, generic or caption")
+    source: str = Field(description="the source that the class prompt names")
+    count: int = Field(ge=1)
+
+
+class TakeSpec(Spec):
+    """The first pictures of an artifact, taken in an order that is drawn from their ids."""
+
+    count: int = Field(ge=1)
+
+
+class MixSpec(Spec):
+    """Two sets together."""
+
+
+def drawn_by(pictures: Artifact) -> str:
+    """What made a set, for people: north A, gen(north A), base, ..."""
+    from bench.stages.model import title_of
+
+    if pictures.method == "generated":
+        model = pictures.inputs["model"]
+        who = "base" if model.method == "base" else title_of(model.inputs["pictures"])
+        sample = pictures.spec.sample
+        return f"gen({who}, s={sample.guidance:g}, {pictures.spec.prompt}, {sample.steps} steps)"
+    if pictures.method == "mix":
+        return " + ".join(drawn_by(i) for i in pictures.inputs.values())
+    return title_of(pictures)
+
+
+def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
+    """Generated sets in slices, ordered by model; everything else at once on the driver."""
+    from bench.plan.expand import count_pictures
+
+    found = []
+    for artifact, ref in refs:
+        if artifact.method != "generated":
+            count = count_pictures(artifact)
+            found.append(
+                job(__name__, f"{artifact.method} {drawn_by(artifact)}", [ref], work=0.01 * count, executor="driver")
+            )
+            continue
+        finished = done(ref)
+        for number in range(artifact.num_slices):
+            if number in finished:
+                continue
+            count = len(slice_of(artifact.spec.count, artifact.num_slices, number))
+            work = count * count_evaluations(artifact.spec.sample)
+            model = artifact.inputs["model"].address
+            title = f"draw {drawn_by(artifact)} {number + 1}/{artifact.num_slices}"
+            found.append(
+                job(__name__, title, [ref], work=work, order=(1, model, artifact.address, number), number=number)
+            )
+    return found
+
+
+def slice_of(count: int, num_slices: int, number: int) -> range:
+    """The records of a slice: consecutive, as even as they can be."""
+    bounds = [count * k // num_slices for k in range(num_slices + 1)]
+    return range(bounds[number], bounds[number + 1])
+
+
+def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+    """Draw, mark, take or mix."""
+    ref = Ref.from_json(payload["refs"][0])
+    if ref.method == "generated":
+        _generate(ref, payload["number"], bench)
+        return
+    with ticking() as clock:
+        pictures = _pictures(ref, bench)
+    bench.store.put_slice(ref, 0, {"0.parquet": pictures.to_parquet()}, cost=clock())
+
+
+def _pictures(ref: Ref, bench: Workbench) -> Any:
+    from lmia.data.marks import MARKS
+    from lmia.data.pictures import Pictures, encode_png
+    from lmia.data.sources import SOURCES
+
+    if ref.method == "take":
+        pictures = bench.pictures(ref.inputs["pictures"])
+        return pictures.take(_drawn_order(pictures.ids)[: ref.spec["count"]])
+    if ref.method == "mix":
+        return Pictures.concat([bench.pictures(ref.inputs[name]) for name in ("first", "second")])
+    if ref.method in MARKS.names():
+        mark = MARKS.get(ref.method)
+        pictures = bench.pictures(ref.inputs["pictures"])
+        images = mark.embed(pictures.images(), mark.Spec(**ref.spec))
+        return pictures.with_columns(image=[encode_png(image) for image in images])
+    kind = SOURCES.get(ref.method)
+    spec = kind.Spec(**ref.spec["data"])
+    return kind.pictures(
+        spec, ref.spec["source"], ref.spec["part"], list(ref.spec["identities"]), list(ref.spec["photos"])
+    )
+
+
+def _drawn_order(ids: list[str]) -> list[int]:
+    """Positions in an order that depends on the ids alone: the first n are a fair sample."""
+    from lmia.seeds import seed_of
+
+    return sorted(range(len(ids)), key=lambda n: seed_of("take", ids[n]))
+
+
+def _generate(ref: Ref, number: int, bench: Workbench) -> None:
+    from lmia.data.captions import prompts as prompts_of
+    from lmia.data.pictures import Pictures
+    from lmia.target.sample import generate
+
+    spec = GeneratedSpec(**ref.spec)
+    records = slice_of(spec.count, ref.num_slices, number)
+    captions = bench.pictures(ref.inputs["captions"]).captions if "captions" in ref.inputs else []
+    prompts = prompts_of(spec.prompt, spec.source, captions, spec.count)
+    prompts = [prompts[n] for n in records]
+    ids = [f"drawn/{n:06d}" for n in records]
+    model = bench.model(ref.inputs["model"], spec.sample.dtype)
+    with ticking() as clock:
+        images = generate(model, ids, prompts, spec.sample)
+    pictures = Pictures.of(
+        ids, np.asarray(images), source=[spec.source] * len(ids), prompt=prompts, seed=[spec.sample.seed] * len(ids)
+    )
+    cost = {"nfe": float(len(ids) * count_evaluations(spec.sample)), **clock()}
+    bench.store.put_slice(
+        ref,
+        number,
+        {f"{number:05d}.parquet": pictures.to_parquet()},
+        numerics=bench.numerics(model.attention),
+        cost=cost,
+    )

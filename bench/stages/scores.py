@@ -1,0 +1,160 @@
+"""Scores: one model x one attack x one set of pictures. Membership is not in them.
+
+One job scores a slice of pictures with every attack that asks for the same model and pictures, in one shared pass.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, SerializeAsAny
+
+from bench.plan.artifact import Artifact, Job
+from bench.stages import Done, Report, job, ticking
+from bench.stages.pictures import drawn_by, slice_of
+from bench.store import Manifest, Ref, Store
+from bench.workbench import Workbench
+from lmia.specs import Spec
+
+EXECUTOR = "data"
+
+
+class ScoresSpec(Spec):
+    """How a set of pictures is scored."""
+
+    attack: SerializeAsAny[Spec]
+    captions: str | None = Field(None, description="captions that go with the pictures: caption, class or empty")
+    source: str | None = Field(None, description="the source that class captions name")
+    noise_seed: int = Field(0, ge=0, description="noises are the same for every model, condition and attack")
+    batch: int = Field(16, ge=1, description="pictures per U-Net call")
+    dtype: str = Field("float32", description="dtype of the model's weights and activations")
+
+
+class BlindCrossfitSpec(Spec):
+    """The blind control of two halves: each person is scored by a classifier fitted on the others."""
+
+    blind: SerializeAsAny[Spec]
+
+
+def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
+    """One job per (model, pictures, slice), for all attacks together."""
+    from bench.plan.expand import count_pictures
+    from lmia.attacks import ATTACKS
+
+    groups: dict[tuple, list[tuple[Artifact, Ref]]] = defaultdict(list)
+    for artifact, ref in refs:
+        finished = done(ref)
+        for number in range(artifact.num_slices):
+            if number in finished:
+                continue
+            model = artifact.inputs["model"].address if "model" in artifact.inputs else ""
+            query = artifact.inputs["query"].address if "query" in artifact.inputs else artifact.address
+            shared = [getattr(artifact.spec, k, None) for k in ("captions", "source", "noise_seed", "batch", "dtype")]
+            groups[(model, query, number, artifact.num_slices, *map(str, shared))].append((artifact, ref))
+    found = []
+    for (model, query, number, of, *_), group in groups.items():
+        first = group[0][0]
+        pictures = first.inputs.get("query") or first.inputs["positives"]
+        count = len(slice_of(count_pictures(pictures), of, number))
+        nfe = sum(ATTACKS.get(a.method).nfe(a.spec.attack) for a, _ in group if "model" in a.inputs)
+        names = ", ".join(sorted({a.method for a, _ in group}))
+        title = f"score {drawn_by(pictures)} with {names} ({len(group)})"
+        work = count * (nfe + 0.5 * len(group))
+        found.append(
+            job(__name__, title, [r for _, r in group], work=work, order=(3, model, query, number), number=number)
+        )
+    return found
+
+
+def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+    """Score one slice with all attacks of the job."""
+    refs = [Ref.from_json(ref) for ref in payload["refs"]]
+    if refs[0].method == "blind_crossfit":
+        _crossfit(refs[0], bench)
+        return
+    from lmia.attacks import ATTACKS
+    from lmia.attacks.scoring import score_pass
+    from lmia.target.victim import Victim
+
+    spec = refs[0].spec
+    query = bench.pictures(refs[0].inputs["query"])
+    query = query.take(list(slice_of(len(query), refs[0].num_slices, payload["number"])))
+    asked = with_captions(query, spec["captions"], spec["source"])
+    attacks, base, victim, backend = [], None, None, ""
+    for n, ref in enumerate(refs):
+        method = ATTACKS.get(ref.method)
+        attack = method.Spec(**ref.spec["attack"])
+        learned = bench.tensors(ref.inputs["learned"]) if "learned" in ref.inputs else None
+        attacks.append((f"{ref.method}:{n}", attack, learned))
+        if "base" in ref.inputs and base is None:
+            base = Victim(bench.model(ref.inputs["base"], spec["dtype"]), spec["noise_seed"], spec["batch"])
+        if "model" in ref.inputs and victim is None:
+            model = bench.model(ref.inputs["model"], spec["dtype"])
+            victim = Victim(model, spec["noise_seed"], spec["batch"])
+            backend = model.attention
+    with ticking() as clock:
+        scores = score_pass(attacks, asked, victim, base=base, device=bench.device)
+    figures = clock()
+    spent = float(victim.evaluations if victim else 0)
+    for n, ref in enumerate(refs):
+        values = scores[f"{ref.method}:{n}"]
+        nfe = float(ATTACKS.get(ref.method).nfe(attacks[n][1]) * len(query)) if victim else 0.0
+        cost = {
+            "nfe": nfe,
+            "nfe_spent": spent / len(refs),
+            "seconds": figures["seconds"] / len(refs),
+            "peak_memory_mb": figures["peak_memory_mb"],
+        }
+        data = to_parquet(query.ids, values)
+        bench.store.put_slice(
+            ref,
+            payload["number"],
+            {f"{payload['number']:05d}.parquet": data},
+            numerics=bench.numerics(backend),
+            cost=cost,
+        )
+
+
+def _crossfit(ref: Ref, bench: Workbench) -> None:
+    from lmia.attacks import ATTACKS
+    from lmia.attacks.blind import crossfit
+
+    sides = [bench.pictures(ref.inputs[name]) for name in ("positives", "negatives")]
+    with ticking() as clock:
+        scores = crossfit(ATTACKS.get("blind").Spec(**ref.spec["blind"]), *sides)
+    data = to_parquet([i for side in sides for i in side.ids], np.concatenate(scores))
+    bench.store.put_slice(ref, 0, {"00000.parquet": data}, numerics=bench.numerics(), cost=clock())
+
+
+def with_captions(pictures: Any, kind: str | None, source: str | None) -> Any:
+    """The pictures with the captions that the attack is given."""
+    from lmia.data.captions import class_prompt
+
+    if kind == "class":
+        return pictures.with_columns(caption=[class_prompt(str(source))] * len(pictures))
+    if kind == "empty":
+        return pictures.with_columns(caption=[""] * len(pictures))
+    return pictures
+
+
+def to_parquet(ids: list[str], scores: np.ndarray) -> bytes:
+    """`id, score` as Parquet; scores must be finite float64, one per id."""
+    if scores.dtype != np.float64 or scores.shape != (len(ids),) or len(set(ids)) != len(ids):
+        raise RuntimeError(f"scores: {scores.dtype} {scores.shape} for {len(set(ids))} ids")
+    bad = [i for i, value in zip(ids, scores, strict=True) if not np.isfinite(value)]
+    if bad:
+        raise RuntimeError(f"scores are not finite for {len(bad)} pictures, first {bad[:3]}")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": pa.array(ids, pa.string()), "score": pa.array(scores)}), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def read(store: Store, manifest: Manifest) -> dict[str, float]:
+    """Score by id."""
+    found: dict[str, float] = {}
+    for part in manifest.parts:
+        table = pq.read_table(pa.BufferReader(store.part_bytes(manifest, part)))
+        found.update(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
+    return found
