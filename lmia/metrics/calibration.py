@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmia.metrics.estimates import Estimate, clopper_pearson
-from lmia.metrics.influence import from_rows
+from lmia.metrics.influence import Statistic, from_rows
 from lmia.metrics.roc import roc_curve
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.worlds import over_worlds
 from lmia.specs import RequestError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decision:
     """What a carried-over threshold does on the report split.
 
@@ -25,6 +25,7 @@ class Decision:
         fpr_ci: Likewise.
         true_positives: Members called members.
         false_positives: Non-members called members.
+        statistic: Balanced accuracy with its influences, for averaging over worlds.
     """
 
     threshold: float
@@ -35,6 +36,7 @@ class Decision:
     fpr_ci: list[float]
     true_positives: int
     false_positives: int
+    statistic: Statistic
 
 
 def best_threshold(calibration: ScoreSet) -> float:
@@ -72,11 +74,12 @@ def decide(report: ScoreSet, threshold: float) -> Decision:
     for name, (side, rate, size, sign) in effects.items():
         effect = sign * (accepted[side] - rate) / size
         rows.append((name, list(persons[side]), effect, effect))
-    balanced = over_worlds([from_rows((tpr + 1 - fpr) / 2, rows)], "logit")
+    statistic = from_rows((tpr + 1 - fpr) / 2, rows)
+    balanced = over_worlds([statistic], "logit")
     if balanced.se == 0:  # a rate of 0 or 1 shows no variance, but is not known exactly
         low, high = (tpr_ci[0] + 1 - fpr_ci[1]) / 2, (tpr_ci[1] + 1 - fpr_ci[0]) / 2
         balanced = replace(balanced, low=low, high=high, method="both Clopper-Pearson intervals at their ends", note="")
-    return Decision(threshold, balanced, tpr, fpr, list(tpr_ci), list(fpr_ci), true, false)
+    return Decision(threshold, balanced, tpr, fpr, list(tpr_ci), list(fpr_ci), true, false, statistic)
 
 
 def calibrated(calibration: ScoreSet, report: ScoreSet) -> Decision:

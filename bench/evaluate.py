@@ -1,0 +1,165 @@
+"""`lmia evaluate`: every metric for any file of scores, with intervals that a reviewer would accept."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lmia.metrics.files import ScoreFile, read_scores
+from lmia.metrics.report import Group, compare, evaluate, groups_of
+from lmia.specs import RequestError
+
+EPILOG = """columns: score (numbers) and member (true/false or 0/1); optionally id, identity (people: intervals are then
+clustered), split (calibration, report), seed, and any columns to group by. Exit status 2 on a mistake in the file."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.epilog = EPILOG
+    parser.add_argument("scores", metavar="SCORES", help="a .parquet, .csv or .tsv file")
+    parser.add_argument("--by", default="", metavar="COL,...", help="one result per combination of these columns")
+    parser.add_argument(
+        "--positive",
+        default="member",
+        metavar="COL[=VALUE]",
+        help="the column that marks members, or the value of a column that does (default: member)",
+    )
+    parser.add_argument("--lower-is-member", action="store_true", help="scores are distances, lower for members")
+    parser.add_argument(
+        "--against",
+        metavar="SCORES|COL=VALUE",
+        help="compare on the same pictures: with another file, or with one of the groups of this one",
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads, evaluates and prints; RequestError (exit status 2) on a mistake in what was asked for."""
+    result = evaluated(
+        args.scores,
+        by=[column.strip() for column in args.by.split(",") if column.strip()],
+        positive=args.positive,
+        lower_is_member=args.lower_is_member,
+        against=args.against,
+    )
+    text = json.dumps(result, indent=2, allow_nan=False) if args.format == "json" else render(result)
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    return 0
+
+
+def evaluated(
+    path: str,
+    *,
+    by: Sequence[str] = (),
+    positive: str = "member",
+    lower_is_member: bool = False,
+    against: str | None = None,
+) -> dict[str, Any]:
+    """The command's result as plain JSON values."""
+    if len(set(by)) != len(by):
+        raise RequestError(f"--by {','.join(by)}: a column is given twice")
+    reads: dict[str, Any] = {"by": by, "positive": positive, "lower_is_member": lower_is_member}
+    groups = groups_of(read_scores(path, **reads), by)
+    results, over_seeds = evaluate(groups, by)
+    compared = [] if against is None else _comparisons(groups, against, path, by, reads)
+    return {"file": path, "by": list(by), "groups": results, "over_seeds": over_seeds, "comparisons": compared}
+
+
+def _comparisons(
+    groups: list[Group], against: str, path: str, by: Sequence[str], reads: dict[str, Any]
+) -> list[dict[str, Any]]:
+    if os.path.exists(against) or "=" not in against:
+        other: ScoreFile = read_scores(against, **reads)
+        return compare(groups, groups_of(other, by), by, against)
+    column, _, value = against.partition("=")
+    if column not in by:
+        raise RequestError(f"--against {against}: {column!r} is not among --by {','.join(by) or '(nothing)'}")
+    chosen = [group for group in groups if str(group.label[column]) == value]
+    rest = [group for group in groups if str(group.label[column]) != value]
+    if not chosen or not rest:
+        known = ", ".join(dict.fromkeys(str(group.label[column]) for group in groups))
+        raise RequestError(f"{path}: column {column!r}: groups {known}; --against {against} needs that one and another")
+    results = []
+    for name in dict.fromkeys(group.label[column] for group in rest):
+        mine = [group for group in rest if group.label[column] == name]
+        for result in compare(mine, chosen, [c for c in by if c != column], against):
+            results.append({**result, "group": {column: name, **result["group"]}})
+    return results
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result as aligned text with footnotes."""
+    notes: list[str] = []
+    parts = [_scores_table(result["groups"], result["by"], notes)]
+    if result["over_seeds"]:
+        parts.append("Over seeds\n" + _scores_table(result["over_seeds"], result["by"], notes))
+    if result["comparisons"]:
+        parts.append(_comparison_table(result["comparisons"], notes))
+    parts.append("\n".join(f"[{i + 1}] {note}" for i, note in enumerate(notes)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _scores_table(groups: list[dict[str, Any]], by: Sequence[str], notes: list[str]) -> str:
+    columns = [c for c in by if any(c in g["group"] for g in groups)]
+    over_seeds = any("num_seeds" in g for g in groups)
+    header = [*columns, "members", "others", "AUC [95 %]"]
+    header += ["seeds", "AUC seeds only"] if over_seeds else []
+    fprs = list(groups[0]["tpr_at_fpr"])
+    header += [f"TPR at FPR {float(fpr):.1%}" for fpr in fprs] + ["balanced acc.", "notes"]
+    rows = []
+    for g in groups:
+        row = [str(g["group"].get(c, "")) for c in columns]
+        row += [str(g["num_members"]), str(g["num_nonmembers"]), _with_interval(g["auc"], g["auc_ci"])]
+        if over_seeds:
+            row += [str(g.get("num_seeds", "")), _interval(g.get("auc_ci_seeds_only"))]
+        for fpr in fprs:
+            point = g["tpr_at_fpr"][fpr]
+            row.append("-" if point is None else _with_interval(point["tpr"], point["ci"], 3))
+        row += [_with_interval(g["balanced_accuracy"], g["balanced_accuracy_ci"], 3), _marks(g["warnings"], notes)]
+        rows.append(row)
+    return _aligned(header, rows)
+
+
+def _comparison_table(comparisons: list[dict[str, Any]], notes: list[str]) -> str:
+    columns = list(comparisons[0]["group"])
+    header = [*columns, "against", "AUC", "AUC against", "difference [95 %]", "p", "notes"]
+    rows = [
+        [
+            *(str(c["group"][column]) for column in columns),
+            c["against"],
+            _number(c["auc"]),
+            _number(c["auc_against"]),
+            _with_interval(c["difference"], c["difference_ci"]),
+            "-" if c["p_value"] is None else f"{c['p_value']:.3g}",
+            _marks(c["warnings"], notes),
+        ]
+        for c in comparisons
+    ]
+    return _aligned(header, rows)
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _marks(warnings: list[str], notes: list[str]) -> str:
+    for warning in warnings:
+        if warning not in notes:
+            notes.append(warning)
+    return ",".join(str(number) for number in sorted(notes.index(warning) + 1 for warning in warnings))
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(ci: Sequence[float] | None, digits: int = 4) -> str:
+    return "" if ci is None else f"[{_number(ci[0], digits)}, {_number(ci[1], digits)}]"
+
+
+def _with_interval(value: float | None, ci: Sequence[float] | None, digits: int = 4) -> str:
+    return f"{_number(value, digits)} {_interval(ci, digits)}".rstrip()

@@ -1,0 +1,147 @@
+"""Coverage of every interval in the stated designs, by simulation: results/metrics/coverage.csv and coverage.json.
+
+    python tests/coverage/intervals.py [--replicates 2000] [--out results/metrics] [--num 64,200,1000]
+
+About half an hour on one core at 2,000 replicates. `figure.py` draws the naive intervals' failure from the table.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from simulation import Design, Draw, draw, true_tpr
+
+from lmia.metrics.estimands import crossover_delta, paired
+from lmia.metrics.influence import auc_statistic
+from lmia.metrics.low_fpr import LowFpr, low_fpr
+from lmia.metrics.roc import auc
+from lmia.metrics.scores import ScoreSet
+from lmia.metrics.worlds import over_worlds
+from lmia.seeds import rng
+
+AUCS = (0.5, 0.6, 0.9, 0.99)
+CLUSTERS = ((1, 0.0), (8, 0.0), (8, 0.5))
+WORLDS = (1, 3, 5)
+Found = dict[tuple[str, str, int], tuple[float, list[float] | None]]
+
+
+def judge(design: Design, sample: Draw, replicate: int) -> Found:
+    """(estimand, method, worlds) -> (truth, interval) for one simulated sample."""
+    found: Found = {}
+    statistics = [auc_statistic(s) for s in sample.targets]
+    values = np.array([s.value for s in statistics])
+    for k in WORLDS:
+        truth = float(sample.target_auc[0]) if k == 1 else design.auc
+        found["auc", "clustered, crossed", k] = truth, over_worlds(statistics[:k], "logit").interval
+        pairs = list(zip(sample.targets[:k], sample.twins[:k], strict=True))
+        truth = float(sample.delta[0]) if k == 1 else design.auc - 0.5
+        found["delta", "clustered, crossed", k] = truth, crossover_delta(pairs).delta.interval
+        if k > 1:
+            found["auc", "naive: seeds only, Student t", k] = design.auc, seeds_only(values[:k])
+            found["auc", "naive: seeds only, 1.96 sd / sqrt(K)", k] = design.auc, as_published(values[:k])
+            pooled = [over_worlds([s], "logit") for s in statistics[:k]]
+            found["auc", "naive: mean of the worlds' own intervals / sqrt(K)", k] = design.auc, shrunk(pooled)
+    if design.photos > 1:
+        one = sample.targets[0]
+        loose = ScoreSet(one.ids, one.scores, one.member)
+        found["auc", "naive: unclustered DeLong", 1] = (
+            float(sample.target_auc[0]),
+            over_worlds([auc_statistic(loose)], "logit").interval,
+        )
+    first, second = sample.targets[:2]
+    truth = float(sample.target_auc[1] - sample.target_auc[0])
+    found["difference of two attacks", "clustered, paired", 1] = truth, paired([(first, second)]).difference.interval
+    shift = float(stats.norm.ppf(sample.target_auc[0]) * math.sqrt(2))
+    fprs = [fpr for fpr in (0.1, 0.01) if fpr * design.num >= 1]
+    for name, value in low_fpr([[first]], fprs, seed=replicate).items():
+        assert isinstance(value, LowFpr)
+        truth = true_tpr(shift, float(name))
+        found[f"tpr at fpr {name}", value.method, 1] = truth, value.ci
+        found[f"tpr at fpr {name}", "naive: Clopper-Pearson given this threshold", 1] = truth, value.ci_given_threshold
+    return found
+
+
+def seeds_only(values: np.ndarray) -> list[float]:
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+def as_published(values: np.ndarray) -> list[float]:
+    half = float(1.96 * values.std(ddof=0) / math.sqrt(len(values)))
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+def shrunk(estimates) -> list[float] | None:
+    if any(e.se is None for e in estimates):
+        return None
+    centre = float(np.mean([e.value for e in estimates]))
+    half = 1.96 * math.sqrt(sum(e.se**2 for e in estimates)) / len(estimates)
+    return [centre - half, centre + half]
+
+
+def run(design: Design, replicates: int) -> list[dict]:
+    """Coverage of every method in one design."""
+    tally: dict = defaultdict(lambda: {"low": 0, "high": 0, "none": 0, "width": 0.0, "count": 0})
+    for r in range(replicates):
+        sample = draw(design, max(WORLDS), rng("coverage", design.num, design.photos, design.icc, design.auc, r))
+        assert 0 <= auc(sample.targets[0].scores, sample.targets[0].member) <= 1
+        for key, (truth, ci) in judge(design, sample, r).items():
+            t = tally[key]
+            t["count"] += 1
+            if ci is None:
+                t["none"] += 1
+                continue
+            t["low"] += truth < ci[0]
+            t["high"] += truth > ci[1]
+            t["width"] += ci[1] - ci[0]
+    rows = []
+    for (estimand, method, worlds), t in tally.items():
+        given = t["count"] - t["none"]
+        rows.append(
+            {
+                "pictures_per_class": design.num,
+                "photos_per_person": design.photos,
+                "intra_class": design.icc,
+                "auc": design.auc,
+                "worlds": worlds,
+                "estimand": estimand,
+                "method": method,
+                "coverage": round(1 - (t["low"] + t["high"]) / given, 4) if given else None,
+                "too_high": round(t["low"] / given, 4) if given else None,
+                "too_low": round(t["high"] / given, 4) if given else None,
+                "mean_width": round(t["width"] / given, 5) if given else None,
+                "no_interval": round(t["none"] / t["count"], 4),
+                "replicates": t["count"],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicates", type=int, default=2000)
+    parser.add_argument("--num", default="64,200,1000")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "results" / "metrics")
+    arguments = parser.parse_args()
+    rows: list[dict] = []
+    start = time.perf_counter()
+    for num, (photos, icc), level in itertools.product(map(int, arguments.num.split(",")), CLUSTERS, AUCS):
+        rows += run(Design(num, photos, icc, level), arguments.replicates)
+        print(f"{time.perf_counter() - start:6.0f} s  {num} pictures, {photos} photos, icc {icc}, AUC {level}", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (arguments.out / "coverage.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (arguments.out / "coverage.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
