@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
+    "clip_sample": False,
     "num_train_timesteps": 1000,
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
@@ -111,40 +113,32 @@ def save_tokenizer(captions: Sequence[str], spec: ArchitectureSpec, folder: Path
 
     All 256 bytes are in it twice (inside a word, at its end), so unseen words fall into pieces, never into "unknown".
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    tokenizer.normalizer = normalizers.Sequence(
+    normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    splitter = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(words, behavior="removed", invert=True),
+            pre_tokenizers.Split(
+                Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True
+            ),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    words: Counter[str] = Counter()
+    for caption, count in Counter(captions).items():
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption)):
+            words[word] += count
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=spec.vocabulary - 2 - len(letters),
-        initial_alphabet=letters,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    # ties between equally frequent pairs are broken by order of first sight: give it one that does not vary
-    counted = sorted(Counter(captions).elements())
-    tokenizer.train_from_iterator(counted, trainer)
-    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     vocabulary = [START, END, *letters, *(letter + "</w>" for letter in letters)]
-    kept = []
-    for left, right in merges:
-        if left + right not in vocabulary and len(vocabulary) < spec.vocabulary:
-            vocabulary.append(left + right)
-            kept.append(f"{left} {right}")
+    merges = learn_merges(words, spec.vocabulary - len(vocabulary))
+    vocabulary += ["".join(pair) for pair in merges]
     folder.mkdir(parents=True, exist_ok=True)
     table = {token: index for index, token in enumerate(vocabulary)}
     (folder / "vocab.json").write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *kept]) + "\n", encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     config = {
         "tokenizer_class": "CLIPTokenizer",
         "bos_token": START,
@@ -157,6 +151,47 @@ def save_tokenizer(captions: Sequence[str], spec: ArchitectureSpec, folder: Path
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def learn_merges(words: Mapping[str, int], count: int) -> list[tuple[str, str]]:
+    """The `count` first merges of byte-pair encoding (Sennrich et al. 2016), fewer if all words are whole before.
+
+    Among equally frequent pairs the alphabetically first is taken: the trainer of the tokenizers library breaks ties
+    at random, and a recipe that cannot be repeated is none.
+
+    Args:
+        words: byte-level words and how often they occur.
+        count: merges at most.
+    """
+    split = {word: (*word[:-1], word[-1] + "</w>") for word in words}
+    merges: list[tuple[str, str]] = []
+    made: set[str] = set()
+    while len(merges) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, symbols in split.items():
+            for pair in pairwise(symbols):
+                pairs[pair] += words[word]
+        pairs = Counter({pair: number for pair, number in pairs.items() if "".join(pair) not in made})
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        made.add("".join(best))
+        split = {word: _merged(symbols, best) for word, symbols in split.items()}
+    return merges
+
+
+def _merged(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    out: list[str] = []
+    at = 0
+    while at < len(symbols):
+        if symbols[at : at + 2] == pair:
+            out.append("".join(pair))
+            at += 2
+        else:
+            out.append(symbols[at])
+            at += 1
+    return tuple(out)
+
+
 def save_model(parts: Parts, spec: ArchitectureSpec, folder: Path) -> None:
     """Writes a `StableDiffusionPipeline` folder, weights as half-precision safetensors; the tokenizer must be there.
 
@@ -166,8 +201,11 @@ def save_model(parts: Parts, spec: ArchitectureSpec, folder: Path) -> None:
 
     import torch
 
-    for name, part in (("vae", parts.vae), ("unet", parts.unet), ("text_encoder", parts.text_encoder)):
-        copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name, safe_serialization=True)
+    from lmia.target.model import save_part
+
+    save_part(parts.vae, folder / "vae", "float16")
+    save_part(parts.unet, folder / "unet", "float16")
+    copy.deepcopy(parts.text_encoder).to(torch.float16).save_pretrained(folder / "text_encoder")
     scheduler = folder / "scheduler"
     scheduler.mkdir(parents=True, exist_ok=True)
     config = {**SCHEDULER, "prediction_type": spec.prediction_type}

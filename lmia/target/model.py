@@ -109,7 +109,7 @@ class TargetModel:
         import torch
 
         if isinstance(images, np.ndarray):
-            x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            x = torch.tensor(images, device=self.device)
             return x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         return images.to(self.device)
 
@@ -133,6 +133,21 @@ def to_uint8(pixels: Any) -> Any:
     import torch
 
     return pixels.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def save_part(module: Any, folder: Path, dtype: str) -> None:
+    """Writes a diffusers module as config.json and safetensors in `dtype`; equal weights give equal files."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = getattr(torch, dtype)
+    tensors = {name: value.detach().to(kind).cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    # where the weights once lay, and which library version read them, is no part of the result
+    config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+    config = {"_class_name": type(module).__name__, **config}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load_model(
@@ -165,7 +180,9 @@ def load_model(
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers.models.clip.modeling_clip import CLIPTextModel
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise RequestError(f"dtype = {dtype!r}: allowed are {', '.join(DTYPES)}")
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():

@@ -85,6 +85,8 @@ def pretrain(spec: PretrainSpec, out: Path, work: Path, on_progress: Report = la
     Returns:
         The measured figures that the card shows.
     """
+    from lmia.data.captions import generic_prompt
+
     work.mkdir(parents=True, exist_ok=True)
     _check_same_recipe(spec, work)
     listed = cached_lists(spec, work)
@@ -92,7 +94,8 @@ def pretrain(spec: PretrainSpec, out: Path, work: Path, on_progress: Report = la
     captions = [caption or "" for caption in listed.pictures.captions]
     trained = listed.of("trained", "domain_trained")
     if not (work / "tokenizer" / "tokenizer_config.json").is_file():
-        save_tokenizer([captions[n] for n in trained], spec.architecture, work / "tokenizer")
+        words = [*(captions[n] for n in trained), generic_prompt()]
+        save_tokenizer(words, spec.architecture, work / "tokenizer")
     parts = build(spec.architecture, seed_of(spec.seed, "weights"))
     train_vae(parts.vae, images[trained], spec, work / "vae", on_progress)
     latents = cached_latents(parts.vae, images, work / "latents.safetensors")

@@ -32,9 +32,15 @@ class SampleSpec(Spec):
     batch: int = Field(16, ge=1, le=1024, description="pictures per call; rounding depends on it")
 
 
-def count_evaluations(spec: SampleSpec) -> int:
-    """U-Net evaluations per picture: steps (PNDM of n steps calls n + 1 times), twice under guidance."""
-    calls = spec.steps + (1 if spec.sampler in ("pndm", "model") and spec.steps > 1 else 0)
+def count_evaluations(spec: SampleSpec, model: TargetModel | None = None) -> int:
+    """U-Net evaluations per picture: the scheduler's calls (PNDM of n steps makes n + 1), twice under guidance.
+
+    Exact for a named sampler; for "model" the model must be given, otherwise it is taken to be PNDM.
+    """
+    if spec.sampler == "model" and model is not None:
+        calls = len(make_scheduler(model, spec.sampler, spec.steps).timesteps)
+    else:
+        calls = spec.steps + (1 if spec.sampler in ("pndm", "model") and spec.steps > 1 else 0)
     return calls * (1 if spec.guidance in (0, 1) else 2)
 
 
@@ -47,7 +53,9 @@ def make_scheduler(model: TargetModel, sampler: str, steps: int) -> Any:
     """A fresh scheduler set to `steps`, on the CPU (its indices are read in the loop and must not cost a sync)."""
     name = type(model.scheduler).__name__ if sampler == "model" else SAMPLERS[sampler]
     assert name in SCHEDULERS
-    scheduler = scheduler_class(name).from_config(model.scheduler.config)
+    # latents are not bounded by 1, whatever a scheduler's default says
+    own = {} if sampler == "model" else {"clip_sample": False}
+    scheduler = scheduler_class(name).from_config(model.scheduler.config, **own)
     scheduler.set_timesteps(steps, device="cpu")
     return scheduler
 

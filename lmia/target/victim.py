@@ -100,7 +100,7 @@ class Victim:
 
     def z0(self) -> Any:
         """Latents of the pictures at hand, the VAE's mode times the scaling factor: [N, C, H, W]."""
-        return self._once("z0", lambda: self.encode(self.images()))
+        return self.once("z0", lambda: self.encode(self.images()))
 
     def text(self, captions: Sequence[str] | str | None = None) -> Any:
         """Text states [N, L, D]: of the pictures' own captions, of others (one each), or of one for all."""
@@ -131,7 +131,7 @@ class Victim:
             ]
             return torch.from_numpy(np.stack(drawn)).to(self.model.device)
 
-        return self._once(("noise", index), draw)
+        return self.once(("noise", index), draw)
 
     # The diffusion process.
 
@@ -159,7 +159,7 @@ class Victim:
 
     def eps_clean(self, t: int = 0) -> Any:
         """eps(z0, t, own captions), memoised: what PIA, PIAN, SimA and the first inversion step share."""
-        return self._once(("eps", t), lambda: self.eps(self.z0(), t, self.text()))
+        return self.once(("eps", t), lambda: self.eps(self.z0(), t, self.text()))
 
     def loss(
         self, t: int, index: int = 0, *, captions: Sequence[str] | str | None = None, z0: Any = None
@@ -177,7 +177,7 @@ class Victim:
         if z0 is not None:
             return compute()
         key = captions if captions is None or isinstance(captions, str) else tuple(captions)
-        return self._once(("loss", t, index, key), compute)
+        return self.once(("loss", t, index, key), compute)
 
     def ddim(self, z: Any, eps: Any, t_from: int, t_to: int) -> Any:
         """The deterministic DDIM step of z from t_from to t_to, up or down, with a given noise prediction."""
@@ -193,7 +193,7 @@ class Victim:
         """
         if t % stride:
             raise ValueError(f"t = {t} is not a multiple of stride = {stride}")
-        states: list[Any] = self._once(("states", stride), lambda: [self.z0()])
+        states: list[Any] = self.once(("states", stride), lambda: [self.z0()])
         while len(states) <= t // stride:
             step = (len(states) - 1) * stride
             states.append(self.ddim(states[-1], self.inverted_eps(step, stride), step, step + stride))
@@ -204,51 +204,59 @@ class Victim:
         if t == 0:
             return self.eps_clean(0)
         state = self.inverted(t, stride)[-1]
-        return self._once(("states eps", stride, t), lambda: self.eps(state, t, self.text()))
+        return self.once(("states eps", stride, t), lambda: self.eps(state, t, self.text()))
 
     def gradient_norms(self, timesteps: Sequence[int], index: int = 0, *, per_timestep: bool = False) -> np.ndarray:
         """2-norm of the loss gradient in each U-Net parameter tensor: float64 [N, P].
 
-        Of mean_t L_t (GSA1: one backward), or averaged over t of the norms of each L_t's (GSA2). Adapters are
-        merged on loading, so on a LoRA target these are gradients in the merged weights.
+        Of mean_t L_t (GSA1), or averaged over t of the norms of each L_t's (GSA2); both come from the same
+        backward passes and are memoised together. Adapters are merged on loading, so on a LoRA target these are
+        gradients in the merged weights. Costs one evaluation with its backward per timestep.
         """
+        both = self.once(("gradients", tuple(timesteps), index), lambda: self._gradient_norms(timesteps, index))
+        return both[int(per_timestep)]
+
+    def _gradient_norms(self, timesteps: Sequence[int], index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Norms of the mean gradient, and mean norms of the gradients: float64 [N, P] each."""
         import torch
 
         z0, text, noise = self.z0(), self.text(), self.noise(index)
         parameters = list(self.model.unet.parameters())
-        rows = []
+        of_mean, mean_of = [], []
         self.model.unet.requires_grad_(True)
         try:
             for n in range(len(z0)):
                 one = slice(n, n + 1)
-                total = torch.zeros(len(parameters), dtype=torch.float64, device=z0.device)
+                total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+                norms = torch.zeros(len(parameters), dtype=torch.float64, device=z0.device)
                 for t in timesteps:
                     z = self.diffuse(t, noise[one], z0[one])
-                    loss = (self._predict(z, t, text[one]) - noise[one]).square().mean() / len(timesteps)
-                    loss.backward()
-                    if per_timestep:
-                        total += _norms(parameters)
-                        self.model.unet.zero_grad(set_to_none=True)
-                if not per_timestep:
-                    total = _norms(parameters)
-                    self.model.unet.zero_grad(set_to_none=True)
-                rows.append(total.cpu().numpy())
+                    loss = (self._predict(z, t, text[one]) - noise[one]).square().mean()
+                    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+                    norms += _norms(gradients)
+                    torch._foreach_add_(total, [g.float() for g in gradients])
+                of_mean.append((_norms(total) / len(timesteps)).cpu().numpy())
+                mean_of.append((norms / len(timesteps)).cpu().numpy())
         finally:
             self.model.unet.requires_grad_(False)
-        return np.stack(rows)
+        return np.stack(of_mean), np.stack(mean_of)
 
     # Pictures out of the model.
 
     def generate(self, prompts: Sequence[str] | None, spec: "SampleSpec", draw: int = 0) -> np.ndarray:
         """One picture for each picture at hand: uint8 [N, S, S, 3], prompted by its own caption or by `prompts`.
 
-        Different `draw` numbers give different pictures for the same record.
+        Different `draw` numbers give different pictures for the same record. Memoised by (prompts, spec, draw).
         """
         from lmia.target.sample import count_evaluations, generate
 
-        prompts = self.captions if prompts is None else list(prompts)
-        self.evaluations += count_evaluations(spec) * len(prompts)
-        return generate(self.model, [f"{record}#{draw}" for record in self.ids], prompts, spec)
+        asked = self.captions if prompts is None else list(prompts)
+
+        def compute() -> np.ndarray:
+            self.evaluations += count_evaluations(spec, self.model) * len(asked)
+            return generate(self.model, [f"{record}#{draw}" for record in self.ids], asked, spec)
+
+        return self.once(("generate", tuple(asked), spec, draw), compute)
 
     def vary(self, t: int, stride: int, draw: int, captions: Sequence[str] | str | None = None) -> Any:
         """Image-to-image: noise number `draw` added up to t, then t / stride DDIM steps down, guidance 1.
@@ -267,7 +275,7 @@ class Victim:
             return self.decode(z)
 
         key = captions if captions is None or isinstance(captions, str) else tuple(captions)
-        return self._once(("vary", t, stride, draw, key), compute)
+        return self.once(("vary", t, stride, draw, key), compute)
 
     def _predict(self, z: Any, t: int, text: Any) -> Any:
         import torch
@@ -281,14 +289,14 @@ class Victim:
             out = abar**0.5 * out + (1 - abar) ** 0.5 * z
         return out
 
-    def _once(self, key: Hashable, compute: Callable[[], T]) -> T:
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` gives, remembered under `key` for the pictures at hand, whoever asks for it again."""
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]
 
 
-def _norms(parameters: Sequence[Any]) -> Any:
+def _norms(tensors: Sequence[Any]) -> Any:
     import torch
 
-    zero = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-    return torch.stack([zero if p.grad is None else p.grad.double().norm() for p in parameters])
+    return torch.stack(torch._foreach_norm(list(tensors), 2, dtype=torch.float64))

@@ -1,0 +1,28 @@
+"""Fine-tuning methods: one file each says which weights are trained and how the result is laid over the base."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lmia.registry import Registry
+from lmia.specs import Spec
+from lmia.target.model import TargetModel
+
+METHODS: Registry = Registry("fine-tuning method", "lmia.target.methods")
+
+
+class Method:
+    """What a fine-tuning method has to say; `lmia.target.finetune` does the rest."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Spec: ClassVar[type[Spec]]
+
+    @staticmethod
+    def prepare(model: TargetModel, spec: Any) -> dict[str, Any]:
+        """Makes the model trainable (it may replace ``model.unet``) and names the trained parameters."""
+        raise TypeError("a fine-tuning method defines prepare")
+
+    @staticmethod
+    def save(model: TargetModel, spec: Any, folder: Path) -> None:
+        """Writes the overlay that `lmia.target.model.load_model` lays over the base; safetensors only."""
+        raise TypeError("a fine-tuning method defines save")
