@@ -1,5 +1,6 @@
 """Splitting people into parts, and what may not happen across a split: the same person or the same picture twice."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,12 +34,17 @@ def assign(identities: Sequence[str], people: Mapping[str, int], seed: int) -> d
     if needed > len(identities):
         counts = ", ".join(f"{part} {count}" for part, count in sorted(people.items()))
         raise RequestError(f"there are {len(identities)} people, but {needed} are needed ({counts})")
-    line = sorted(identities, key=lambda identity: (seed_of("part", seed, identity), identity))
+    line = _line(tuple(identities), seed)
     parts, start = {}, 0
     for part in sorted(people):
         parts[part] = sorted(line[start : start + people[part]])
         start += people[part]
     return {part: parts[part] for part in people}
+
+
+@functools.lru_cache(maxsize=64)  # planning asks for the same few lines hundreds of times
+def _line(identities: tuple[str, ...], seed: int) -> list[str]:
+    return sorted(identities, key=lambda identity: (seed_of("part", seed, identity), identity))
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

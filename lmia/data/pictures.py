@@ -120,6 +120,8 @@ class Pictures:
         rows = np.asarray(rows, dtype=np.int64)
         made = Pictures(self.table.take(pa.array(rows)).combine_chunks())
         made._decoded = {size: images[rows] for size, images in self._decoded.items()}
+        for images in made._decoded.values():
+            images.setflags(write=False)
         return made
 
     def select(self, ids: Sequence[str]) -> "Pictures":
@@ -130,15 +132,16 @@ class Pictures:
         return self.take([self._row[id_] for id_ in ids])
 
     def with_columns(self, **columns: Sequence) -> "Pictures":
-        """The same pictures with some columns replaced (all but the images)."""
+        """The same pictures with some columns replaced."""
         table = self.table
         for name, values in columns.items():
-            if name not in SCHEMA.names or name == "image":
-                raise ValueError(f"cannot replace column {name!r}")
+            if name not in SCHEMA.names:
+                raise ValueError(f"unknown column {name!r}; a picture has {SCHEMA.names}")
             at = SCHEMA.get_field_index(name)
             table = table.set_column(at, SCHEMA.field(at), pa.array(list(values), SCHEMA.field(at).type))
         made = Pictures(table)
-        made._decoded = dict(self._decoded)
+        if "image" not in columns:
+            made._decoded = dict(self._decoded)
         return made
 
     @staticmethod

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmia.data.pictures import Pictures
+from lmia.data.pictures import Pictures, encode_png
 from lmia.registry import Registry
 from lmia.specs import Spec
 
@@ -28,10 +28,7 @@ MARKS: Registry[type[Watermark]] = Registry("watermark", "lmia.data.marks")
 def marked(pictures: Pictures, mark: str, spec: Any) -> Pictures:
     """The same table with a mark in every picture; ids and all other columns stay."""
     images = MARKS.get(mark).embed(pictures.images(), spec)
-    columns = {name: pictures.table.column(name).to_pylist() for name in pictures.table.column_names}
-    ids = columns.pop("id")
-    del columns["image"]
-    return Pictures.of(ids, images, **columns)
+    return pictures.with_columns(image=[encode_png(image) for image in images])
 
 
 def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:

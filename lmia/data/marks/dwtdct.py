@@ -50,11 +50,12 @@ class DwtDct(Watermark):
         bits = _bits(spec)
         _check_room(images, len(bits))
         marked = images.copy()
-        for _ in range(_PASSES):
+        for attempt in range(_PASSES):
             values = _blocks(_approximation(marked))
             wanted = np.resize(bits, values.shape[1])
-            change = _cheapest_change(values, wanted, spec.step)
             right = _read(values, spec.step) == wanted
+            # what a first pass could not raise lies at the edge of the colours that there are
+            change = _cheapest_change(values, wanted, spec.step, lower=~right & (attempt > 0))
             change[right & _firm(values, spec.step)] = 0
             if not change.any():
                 break
@@ -98,7 +99,7 @@ def _check_room(images: np.ndarray, bits: int) -> None:
 
 
 def _approximation(images: np.ndarray) -> np.ndarray:
-    """Haar approximation of the 8-bit U channel, float64 [N, H', W']; sides are cut to multiples of 4, as in the package."""
+    """Haar approximation of the 8-bit U channel, float64 [N, H', W'], sides cut to multiples of 4."""
     import pywt
 
     high, wide = (side // 4 * 4 for side in images.shape[1:3])
@@ -137,11 +138,11 @@ def _firm(values: np.ndarray, step: float) -> np.ndarray:
     return np.minimum(place, step / 2 - place) >= step / 9
 
 
-def _cheapest_change(values: np.ndarray, wanted: np.ndarray, step: float) -> np.ndarray:
+def _cheapest_change(values: np.ndarray, wanted: np.ndarray, step: float, lower: np.ndarray) -> np.ndarray:
     """The smallest change (sum of squares) that puts the largest coefficient into the middle of a right half-step.
 
     Tried are the middles around the largest coefficient: for one above, that coefficient is raised; for one below, all
-    that lie higher are lowered to it.
+    that lie higher are lowered to it; only the latter where `lower` says so.
     """
     top = values[..., 1:].max(axis=-1)
     base = (top // step + np.where(wanted, 0.75, 0.25)) * step
@@ -151,7 +152,7 @@ def _cheapest_change(values: np.ndarray, wanted: np.ndarray, step: float) -> np.
     is_top = np.arange(tried.shape[-1]) == values[..., 1:].argmax(axis=-1)[..., None]
     change = np.where(is_top, targets[..., None] - tried, lowered)
     cost = (change**2).sum(axis=-1)
-    cost[(targets < 0) | (targets > 2 * 255)] = np.inf
+    cost[(targets < 0) | (targets > 2 * 255) | (lower & (targets > top))] = np.inf
     best = np.take_along_axis(change, cost.argmin(axis=0)[None, ..., None], axis=0)[0]
     return np.concatenate([np.zeros_like(best[..., :1]), best], axis=-1)
 

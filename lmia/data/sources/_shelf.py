@@ -25,8 +25,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 class FolderSpec(Spec):
     """A local folder of pictures and what is made of them.
 
-    A picture is turned upright, cut to the square in its middle and resized (bicubic) to `size`. The path is no part
-    of the identity: what counts is the content, which `DataSource.digest` hashes.
+    A picture is turned upright, cut to the square in its middle and resized (bicubic) to `size`. The path says nothing
+    about the content: whoever makes an address of this spec adds `DataSource.digest`.
     """
 
     root: str = Field(description="the folder")
@@ -37,14 +37,6 @@ class FolderSpec(Spec):
         description="what to do when two persons share (nearly) the same picture: stop, leave the later one out, or "
         "keep both (which breaks the split by person)",
     )
-
-    def identity(self) -> dict[str, Any]:
-        """As of every spec, without the path."""
-        return {key: value for key, value in super().identity().items() if key != "root"}
-
-    def resolved(self) -> dict[str, Any]:
-        """As of every spec, without the path."""
-        return {key: value for key, value in super().resolved().items() if key != "root"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +57,7 @@ class Shelf:
 
     sources: dict[str, dict[str, list[Entry]]]
     hashes: dict[str, str]  # entry name -> sha256 of the file
+    digests: dict[str, str]  # source -> sha256 over names, files, captions and parts of its usable pictures
     warnings: list[str]
 
 
@@ -73,7 +66,12 @@ Layout = Callable[[Path], tuple[list[Entry], list[str]]]  # root -> entries, war
 
 @functools.lru_cache(maxsize=8)
 def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
-    """Reads a folder; once in a process, because everything that follows must see the same pictures."""
+    """Reads a folder; once in a process, because everything that follows must see the same pictures.
+
+    Raises:
+        RequestError: there is no such folder or no picture in it, a picture cannot be read, a person is in two parts,
+            or two persons share nearly the same picture (the last three as far as the spec does not allow them).
+    """
     root = Path(spec.root).expanduser()
     if not root.is_dir():
         raise RequestError(f"root = {spec.root!r}: there is no such folder")
@@ -103,7 +101,17 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
     sources: dict[str, dict[str, list[Entry]]] = {}
     for entry in kept:
         sources.setdefault(entry.source, {}).setdefault(entry.identity, []).append(entry)
-    return Shelf(sources, hashes, warnings)
+    digests = {source: _digest(people, hashes) for source, people in sources.items()}
+    return Shelf(sources, hashes, digests, warnings)
+
+
+def _digest(people: dict[str, list[Entry]], hashes: dict[str, str]) -> str:
+    listing = [
+        [identity, entry.name, hashes[entry.name], entry.caption, entry.part]
+        for identity, entries in people.items()
+        for entry in entries
+    ]
+    return hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
 
 
 def _one_part_each(entries: list[Entry]) -> None:
@@ -208,8 +216,7 @@ class FolderSource(DataSource):
 
     @classmethod
     def check(cls, spec: FolderSpec) -> list[str]:
-        """Reads the folder anew; see `Shelf` for what is refused."""
-        open_shelf.cache_clear()
+        """Reads the folder, once in a process; see `open_shelf` for what is refused."""
         return list(open_shelf(spec, cls.layout).warnings)
 
     @classmethod
@@ -220,14 +227,8 @@ class FolderSource(DataSource):
     @classmethod
     def digest(cls, spec: FolderSpec, source: str) -> str:
         """sha256 over names, files, captions and parts of the pictures of a source that are used."""
-        hashes = open_shelf(spec, cls.layout).hashes
-        people = cls._people(spec, source)
-        listing = [
-            [identity, entry.name, hashes[entry.name], entry.caption, entry.part]
-            for identity, entries in people.items()
-            for entry in entries
-        ]
-        return hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
+        cls._people(spec, source)
+        return open_shelf(spec, cls.layout).digests[source]
 
     @classmethod
     def identities(cls, spec: FolderSpec, source: str) -> list[str]:
