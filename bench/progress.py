@@ -9,13 +9,15 @@ from bench.plan.artifact import Job
 from bench.workbench import Runtime
 
 # Core-seconds per unit of work before anything was measured, on the embedded tiny model; measured rates replace them.
-PRIORS = {"model": 0.007, "pictures": 0.003, "attack": 0.012, "scores": 0.003, "row": 0.6}
+PRIORS = {"model": 0.007, "pictures": 0.003, "attack": 0.012, "scores": 0.003, "row": 0.6, "pictures (driver)": 0.1}
 STAGE_NAMES = {
     "pictures": "pictures",
     "model": "fine-tunes",
     "attack": "attack trainings",
     "scores": "scorings",
     "row": "rows",
+    "pictures (driver)": "real sets",
+    "model (driver)": "bases",
 }
 EVERY_S = 5.0
 
@@ -80,7 +82,7 @@ class Progress:
         for kind, total in self.total.items():
             done = self.worked[kind] + sum(s * w for k, s, w in self.partial.values() if k == kind)
             rate = self.spent[kind] / self.worked[kind] if self.worked[kind] else PRIORS.get(kind, 0.1)
-            cores = 1 if kind == "row" else self.cores
+            cores = 1 if kind == "row" or "driver" in kind else self.cores
             left += max(0.0, total - done) * rate / cores
         return left
 
@@ -89,11 +91,7 @@ class Progress:
         if not force and now - self.last < EVERY_S:
             return
         self.last = now
-        parts = [
-            f"{STAGE_NAMES.get(k, k)} {self.finished[k]}/{n}"
-            for k, n in self.jobs.items()
-            if n and k in STAGE_NAMES and (self.finished[k] or k in self.worked or n)
-        ]
+        parts = [f"{STAGE_NAMES[k]} {self.finished[k]}/{self.jobs[k]}" for k in STAGE_NAMES if self.jobs.get(k)]
         self.line(
             f"[{clock(now - self.started)}, about {clock(self.seconds_left())} left] {', '.join(parts)}; "
             f"now: {self.doing}"
@@ -106,8 +104,9 @@ class Progress:
 
 
 def kind_of(job: Job) -> str:
-    """The kind of artifact that a job makes."""
-    return job.stage.rsplit(".", 1)[-1]
+    """What sort of work a job is: the artifact's kind, apart where the driver does it at once."""
+    kind = job.stage.rsplit(".", 1)[-1]
+    return f"{kind} (driver)" if job.executor == "driver" and kind != "row" else kind
 
 
 def clock(seconds: float) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,8 +145,8 @@ class Workbench:
             self.store.remove(f"{away}/{key}")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def numerics(self, backend: str = "") -> str:
-        """The class of machines that compute the same bits: kind of device, libraries, attention backend."""
+    def numerics(self, attention: str = "") -> str:
+        """The class of machines that compute the same bits: kind of device, libraries, attention kernels if any."""
         import platform
 
         import numpy
@@ -157,4 +157,11 @@ class Workbench:
         else:
             chip = f"cpu-{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower().replace(' ', '')}"
         version = torch.__version__.split("+")[0]
-        return "/".join(x for x in (chip, f"torch-{version}", f"numpy-{numpy.__version__}", backend) if x)
+        machine = f"{chip}/torch-{version}/numpy-{numpy.__version__}"
+        return f"{machine}/attention-{attention}" if attention else machine
+
+
+def mixed(numerics: Iterable[str]) -> bool:
+    """Whether the numbers come from more than one class of machines, or from more than one kind of attention."""
+    split = [name.partition("/attention-") for name in numerics]
+    return len({machine for machine, _, _ in split}) > 1 or len({kind for _, _, kind in split if kind}) > 1

@@ -31,7 +31,7 @@ def connected(runtime: Runtime) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 _node_ip_address="127.0.0.1",
             )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # Ray raises bare Exceptions when a node does not come up
         raise InfrastructureError(f"cannot reach the Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield

@@ -19,8 +19,8 @@ from bench.leaderboard.row import Cost, Measured, Provenance, Rate, Row, join_re
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job
 from bench.stages.scores import read
-from bench.store import Manifest, Ref
-from bench.workbench import Workbench
+from bench.store import InputRef, Manifest, Ref
+from bench.workbench import Workbench, mixed
 from lmia.metrics.estimands import auc_estimate, cross_source, crossover_delta
 from lmia.metrics.estimates import Estimate
 from lmia.metrics.low_fpr import low_fpr
@@ -110,14 +110,14 @@ class _Judge:
         manifest = self.manifest(name)
         self.numerics.update(manifest.numerics)
         found = read(self.bench.store, manifest)
-        persons = self.persons(query)
+        persons = self.persons(self.ref.inputs[query])
         if set(found) != set(persons):
             raise RuntimeError(f"{name}: {len(found)} scores for {len(persons)} pictures")
         ids = sorted(found)
         return Scores(ids, np.array([found[i] for i in ids]), [persons[i] for i in ids])
 
-    def persons(self, query: str) -> dict[str, str]:
-        ref = self.ref.inputs[query]
+    def persons(self, ref: InputRef) -> dict[str, str]:
+        """The person on each picture; a picture without one is a person of its own."""
         if ref.address not in self._identities:
             manifest = self.bench.manifest(ref)
             found: dict[str, str] = {}
@@ -134,8 +134,7 @@ class _Judge:
         manifest = self.manifest(name)
         ids = set(manifest.facts["trained_on"])
         pictures = self.bench.find(manifest.inputs["pictures"]["address"], manifest.inputs["pictures"]["digest"])
-        self.ref.inputs.setdefault(f"{name}.trained", pictures)
-        persons = self.persons(f"{name}.trained")
+        persons = self.persons(pictures)
         return ids, {persons[i] for i in ids}
 
     def worlds(self) -> list[str]:
@@ -182,7 +181,7 @@ class _Judge:
         measured["metrics"] = self._loss_gap()
         status = self._status(measured)
         flags = list(self.spec.flags)
-        if len(self.numerics) > 1:
+        if mixed(self.numerics):
             flags.append("mixed_numerics")
         if self.spec.role == "planted":
             flags.append("planted")

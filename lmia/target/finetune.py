@@ -194,7 +194,7 @@ class _Data:
             return torch.cat([model.encode(views[part]) for part in chunks(len(views), 16)])
 
         self.latents = encode(images)
-        self.mirrored = encode(images[:, :, ::-1]) if spec.flip else None
+        self.mirrored = encode(np.ascontiguousarray(images[:, :, ::-1])) if spec.flip else None
         distinct = sorted({*captions, ""})
         place = {caption: at for at, caption in enumerate(distinct)}
         self.texts = PromptStates(model).of(distinct).to(_compute_dtype(spec))
