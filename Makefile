@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first; a second call is instant.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+STORE ?= store
+
+.PHONY: setup demo test check lint lock
+setup: .venv/.ready
+
+# uv installs the lock in parallel; where it cannot be had, pip does the same, slower.
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("lmia needs Python 3.11 or later, found " + sys.version if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 || true
+	{ [ -x $(BIN)/uv ] && UV_NATIVE_TLS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock; } \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	$(BIN)/lmia run quick --store $(STORE)
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check lmia bench tests
+	$(BIN)/ruff check lmia bench tests
+	$(BIN)/mypy
+
+lock: setup
+	UV_NATIVE_TLS=1 $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
+	   | sed 's/^opencv-python==/opencv-python-headless==/' > requirements.lock
+	$(BIN)/python -m pip list --format=freeze | grep -E '^(setuptools|wheel)==' >> requirements.lock
