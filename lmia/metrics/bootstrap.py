@@ -12,7 +12,7 @@ import numpy as np
 from lmia.metrics.roc import allowed_false_positives
 from lmia.metrics.scores import ScoreSet
 
-CHUNK = 4_000_000  # weights held at once (float64: 32 MB)
+CHUNK = 4_000_000  # weights held at once (float32: 16 MB)
 
 
 class People(NamedTuple):
@@ -46,9 +46,9 @@ def people_of(sets: Sequence[ScoreSet]) -> People:
 
 
 def draw_weights(strata: Sequence[np.ndarray], num: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 [num, P]: how often each person is drawn when each stratum is resampled to its own size."""
+    """float32 [num, P]: how often each person is drawn when each stratum is resampled to its own size."""
     total = sum(len(s) for s in strata)
-    weights = np.zeros((num, total))
+    weights = np.zeros((num, total), dtype=np.float32)
     offset = np.arange(num)[:, None]
     for persons in strata:
         size = len(persons)
@@ -109,17 +109,21 @@ class _TprSorter:
         self.above = np.searchsorted(falling[member], falling[~member], "left")
 
     def tpr(self, weights: np.ndarray, fprs: Sequence[float]) -> np.ndarray:
-        """float64 [B, fprs] for person weights [B, P]."""
+        """float64 [B, fprs] for person weights [B, P] (whole numbers, so float32 sums are exact)."""
         rows = np.arange(len(weights))
-        negative = np.cumsum(weights[:, self.negative_code], axis=1)
-        positive = np.cumsum(weights[:, self.member_code], axis=1)
-        result = np.ones((len(weights), len(fprs)))
-        for j, fpr in enumerate(fprs):
-            # The first non-member at which FPR would exceed fpr sets the threshold (counts are whole numbers).
-            limit = np.floor(fpr * negative[:, -1] + 1e-9)
-            first = (negative <= limit[:, None]).sum(axis=1)
-            inside = first < negative.shape[1]
-            count = self.above[np.minimum(first, negative.shape[1] - 1)]
-            accepted = np.where(count > 0, positive[rows, np.maximum(count, 1) - 1], 0.0)
-            result[:, j] = np.where(inside, accepted / positive[:, -1], 1.0)
-        return result
+        num = len(self.negative_code)
+        total_negative = weights @ np.bincount(self.negative_code, minlength=weights.shape[1]).astype(np.float32)
+        total_positive = weights @ np.bincount(self.member_code, minlength=weights.shape[1]).astype(np.float32)
+        # The threshold lies among the highest non-members: sum over these only, and over more when a draw needs it.
+        head = min(num, int(4 * max(fprs) * num) + 64)
+        limit = np.floor(np.outer(total_negative.astype(np.float64), fprs) + 1e-9)
+        negative = np.cumsum(weights[:, self.negative_code[:head]], axis=1)
+        if head < num and (negative[:, -1] <= limit.max(axis=1)).any():
+            negative = np.cumsum(weights[:, self.negative_code], axis=1)
+        first = np.stack([(negative <= limit[:, [j]]).sum(axis=1) for j in range(len(fprs))], axis=1)
+        # Members above the first non-member at which FPR would exceed its bound are accepted.
+        accepted = np.append(self.above, len(self.member_code))[first]
+        reach = int(accepted.max())
+        positive = np.zeros((len(weights), reach + 1), dtype=np.float32)
+        np.cumsum(weights[:, self.member_code[:reach]], axis=1, out=positive[:, 1:])
+        return positive[rows[:, None], accepted].astype(np.float64) / total_positive[:, None]

@@ -29,8 +29,8 @@ class Estimate:
         scale: "logit" (values in 0 .. 1), "delta" (AUC minus 1/2, computed on the logit of the AUC) or "linear".
         num_worlds: Worlds averaged over.
         level: Coverage aimed at.
-        centre: Middle of the interval on its scale.
-        spread: Standard error on that scale.
+        centre: Middle of the interval on its scale; None: `value`.
+        spread: Standard error on that scale; None: `se`.
         pairs: Persons in the smaller class, where the interval is widened to the exact one from as many pairs.
     """
 
@@ -44,8 +44,8 @@ class Estimate:
     scale: str = "linear"
     num_worlds: int = 1
     level: float = LEVEL
-    centre: float = 0.0
-    spread: float = 0.0
+    centre: float | None = None
+    spread: float | None = None
     pairs: int | None = None
 
     @property
@@ -80,9 +80,10 @@ class Estimate:
         return replace(self, low=low, high=high)
 
     def _at(self, level: float) -> tuple[float, float]:
-        assert self.value is not None
-        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.spread
-        low, high = (_back(self.centre + sign * half, self.scale) for sign in (-1, 1))
+        assert self.value is not None and self.se is not None
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * (self.se if self.spread is None else self.spread)
+        centre = self.value if self.centre is None else self.centre
+        low, high = (_back(centre + sign * half, self.scale) for sign in (-1, 1))
         if self.pairs is not None:
             zero = zero_of(self.scale)
             exact = pairs_interval(self.value - zero, self.pairs, level)
@@ -102,7 +103,7 @@ def from_interval(value: float | None, ci: Sequence[float] | None, level: float 
         return missing("no value or no interval")
     se = (ci[1] - ci[0]) / (2 * float(stats.norm.ppf((1 + level) / 2)))
     method = "read back from its interval"
-    return Estimate(value, ci[0], ci[1], se, method, level=level, centre=value, spread=se)
+    return Estimate(value, ci[0], ci[1], se, method, level=level)
 
 
 def on_scale(value: float, variance: float, scale: str) -> tuple[float, float]:

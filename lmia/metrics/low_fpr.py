@@ -1,8 +1,11 @@
 """TPR at a bounded FPR with its interval, for one world or several.
 
-One world: the bootstrap over people of both classes, because the threshold is estimated too. Clopper-Pearson on the
-members alone is also given and says so ("given this threshold"): it covers about .53 where .95 is printed.
-Several worlds: Obuchowski-Rockette with covariances from that same bootstrap, as for AUCs.
+One world: the bootstrap over people of both classes, because the threshold is estimated too. Where it rests on too few
+people (threshold or members) it does not cover, and the exact joint interval is shown instead: an order-statistic
+interval of the threshold and a Clopper-Pearson interval at either end, a quarter of the error each. Clopper-Pearson on
+the members alone is also given and says so ("given this threshold"): it covers about .53 where .95 is printed.
+Several worlds: Obuchowski-Rockette with covariances from that same bootstrap, as for AUCs; where a world has too few
+people, the mean of the worlds' own exact intervals, widened by the spread between worlds.
 """
 
 import math
@@ -10,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from lmia.metrics.bootstrap import people_of, tpr_replicates, tpr_replicates_unclustered
-from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale
+from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale, pairs_interval
 from lmia.metrics.roc import FPRS, tpr_at_fpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.worlds import FEW_WORLDS
 from lmia.seeds import rng
 
 REPLICATES = 2_000
+FEW_FALSE_POSITIVES = 5  # people's worth: below, a bootstrap of the threshold jumps between a few scores
+FEW_MEMBERS = 3  # people's worth of members on the smaller side of the threshold
 
 
 @dataclass(frozen=True)
@@ -69,18 +75,25 @@ def low_fpr(
     owner = np.repeat(np.arange(len(worlds)), [len(world) for world in worlds])
     points = {fpr: [tpr_at_fpr(s.scores, s.member, fpr) for s in sets] for fpr in fprs}
     result: dict[str, LowFpr | str] = {
-        f"{fpr:g}": next(p.note for p in found if p.tpr is None)
+        f"{fpr:g}": found[min(range(len(sets)), key=lambda i: sets[i].num_nonmembers)].note
         for fpr, found in points.items()
         if any(p.tpr is None for p in found)
     }
     wanted = [fpr for fpr in fprs if f"{fpr:g}" not in result]
     draws = _draws(sets, wanted, people, replicates, seed)
+    persons = [(len(set(s.members().persons())), len(set(s.nonmembers().persons()))) for s in sets]
     averaging = np.array([(owner == k) / (owner == k).sum() for k in range(len(worlds))])
     for j, fpr in enumerate(wanted):
         found = points[fpr]
         values = averaging @ np.array([p.tpr for p in found], dtype=np.float64)
-        ci, method, note = _interval(values, draws[:, :, j] @ averaging.T, people)
-        notes = sorted({p.note for p in found if p.note} | ({note} if note else set()))
+        ci: list[float] | None
+        if any(_few(count, point.tpr or 0.0, fpr) for count, point in zip(persons, found, strict=True)):
+            exact = [joint_interval(s, fpr) for s in sets]
+            ci, method, note = _widened(values, averaging @ np.array(exact))
+        else:
+            ci, method, note = _interval(values, draws[:, :, j] @ averaging.T, people)
+        scarce = min(range(len(sets)), key=lambda i: sets[i].num_nonmembers)
+        notes = [text for text in (found[scarce].note, note) if text]
         true, false = sum(p.true_positives or 0 for p in found), sum(p.false_positives or 0 for p in found)
         alone = len(found) == 1
         result[f"{fpr:g}"] = LowFpr(
@@ -95,6 +108,51 @@ def low_fpr(
             note="; ".join(notes),
         )
     return {f"{fpr:g}": result[f"{fpr:g}"] for fpr in fprs}
+
+
+def joint_interval(scores: ScoreSet, fpr: float, level: float = LEVEL) -> tuple[float, float]:
+    """Exact interval of the TPR at the threshold whose population FPR is `fpr`, whatever the scores' distribution.
+
+    The number of non-members above that threshold is binomial, which bounds it by two order statistics; the members
+    above these are binomial too. Each of the four one-sided errors gets a quarter (Bonferroni), so it covers at least
+    `level` for independent pictures. With several pictures a person, ranks and shares are taken over pictures but
+    counted in persons, as if a person had one picture.
+    """
+    tail = (1 - level) / 4
+    members, negatives = scores.members(), scores.nonmembers()
+    num_members, num = len(set(members.persons())), len(set(negatives.persons()))
+    falling = np.sort(negatives.scores)[::-1]
+    highest = int(stats.binom.ppf(tail, num, fpr))
+    lowest = int(stats.binom.isf(tail, num, fpr)) + 1
+    low, high = 0.0, 1.0
+    if highest > 0:
+        above = float((members.scores > falling[_rank(highest, num, falling.size)]).mean())
+        low = pairs_interval(above, num_members, 1 - 2 * tail)[0]
+    if lowest <= num:
+        above = float((members.scores >= falling[_rank(lowest, num, falling.size)]).mean())
+        high = pairs_interval(above, num_members, 1 - 2 * tail)[1]
+    return low, high
+
+
+def _rank(person: int, num_persons: int, num_pictures: int) -> int:
+    return min(math.ceil(person * num_pictures / num_persons), num_pictures) - 1
+
+
+def _few(persons: tuple[int, int], tpr: float, fpr: float) -> bool:
+    num_members, num_negative = persons
+    return fpr * num_negative < FEW_FALSE_POSITIVES or min(tpr, 1 - tpr) * num_members < FEW_MEMBERS
+
+
+def _widened(values: np.ndarray, limits: np.ndarray) -> tuple[list[float], str, str]:
+    """The worlds' own intervals [K, 2] averaged (they share their people), worlds' spread added in quadrature."""
+    num, value = len(values), float(values.mean())
+    below, above = value - float(limits[:, 0].mean()), float(limits[:, 1].mean()) - value
+    method, note = "exact: order statistics of the threshold x Clopper-Pearson", "few people: exact interval"
+    if num > 1:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, num - 1) * values.std(ddof=1)) / math.sqrt(num)
+        below, above = math.hypot(below, half), math.hypot(above, half)
+        method += f", averaged over {num} worlds, their spread added"
+    return [max(value - below, 0.0), min(value + above, 1.0)], method, note
 
 
 def _draws(sets: Sequence[ScoreSet], fprs: Sequence[float], people: str, num: int, seed: int) -> np.ndarray:

@@ -141,9 +141,6 @@ def _group(file: ScoreFile, by: Sequence[str], columns: Sequence[str], rows: np.
         known,
         warnings,
     )
-    shared = _tied(group.report.scores)
-    if shared > SATURATED:
-        group.warnings.append(f"{shared:.0%} of the scores equal another one (saturated or rounded): ties count half")
     return group
 
 
@@ -198,6 +195,9 @@ def _result(family: Sequence[Group]) -> dict[str, Any]:
     statistics = [auc_statistic(s) for s in sets]
     estimate = over_worlds(statistics, "logit", people=people)
     warnings = list(dict.fromkeys(w for group in family for w in group.warnings))
+    tied = max(_tied(s.scores) for s in sets)
+    if tied > SATURATED:
+        warnings.append(f"{tied:.0%} of the scores equal another one (saturated or rounded): ties count half")
     warnings += _said("auc_ci", estimate)
     if len(family) > 1 and people == "unknown":
         warnings.append("pictures cannot be recognised across seeds: they are taken as shared, the wider assumption")

@@ -114,7 +114,9 @@ def fit_combination(shadow: Sequence[ScoreSet]) -> Combination:
             raise RequestError("shadow: the attacks' scores disagree on who is a member")
     centre, spread = table.mean(axis=0), table.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    model = LogisticRegression().fit((table - centre) / spread, np.array([used[name] for name in names]))
+    model = LogisticRegression(solver="newton-cholesky").fit(
+        (table - centre) / spread, np.array([used[name] for name in names])
+    )
     return Combination(centre, spread, model.coef_[0].astype(np.float64), float(model.intercept_[0]))
 
 

@@ -58,5 +58,5 @@ def test_pooling_is_the_mean_over_a_person():
     pooled = pool_by_person(s)
     assert dict(zip(pooled.ids, pooled.scores, strict=True)) == {"p": 2.0, "q": 5.0, "r": 6.0}
     assert pooled.member.tolist() == [True, False, False]
-    with pytest.raises(RequestError, match="both sides.*: p"):
+    with pytest.raises(RequestError, match=r"both sides.*: p"):
         pool_by_person(ScoreSet(IDS, np.arange(4.0), MEMBER, ["p", "q", "p", "r"]))
