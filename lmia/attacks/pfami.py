@@ -16,6 +16,7 @@ from pydantic import Field
 
 from lmia.attacks import ATTACKS, Attack
 from lmia.attacks.encoders import resized
+from lmia.attacks.loss import mean_loss
 from lmia.specs import Spec
 
 if TYPE_CHECKING:
@@ -52,12 +53,11 @@ class Pfami(Attack):
         cls, spec: PfamiSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
     ) -> np.ndarray:
         """The mean over crops and timesteps of (L_t(crop x) - L_t(x)) / L_t(x)."""
-        images = victim.images()
-        own = {t: _loss(victim, t, spec.noises, None) for t in spec.timesteps}
+        own = {t: mean_loss(victim, t, spec.noises) for t in spec.timesteps}
         growth = []
         for share in np.linspace(spec.largest, spec.smallest, spec.crops):
-            z0 = victim.encode(centre_crops(images, float(share)))
-            growth += [(_loss(victim, t, spec.noises, z0) - own[t]) / own[t] for t in spec.timesteps]
+            cropped = crop_losses(victim, float(share), spec.timesteps, spec.noises)
+            growth += [(loss - own[t]) / own[t] for t, loss in zip(spec.timesteps, cropped, strict=True)]
         return np.mean(growth, axis=0)
 
 
@@ -69,5 +69,11 @@ def centre_crops(images: np.ndarray, share: float) -> np.ndarray:
     return resized(images[:, start : start + side, start : start + side], size, "bicubic")
 
 
-def _loss(victim: Any, t: int, noises: int, z0: Any) -> np.ndarray:
-    return np.mean([victim.loss(t, i, z0=z0) for i in range(noises)], axis=0)
+def crop_losses(victim: Any, share: float, timesteps: tuple[int, ...], noises: int) -> np.ndarray:
+    """L_t of the central crops of the pictures at hand, remembered by the Victim: float64 [T, N]."""
+
+    def compute() -> np.ndarray:
+        z0 = victim.encode(centre_crops(victim.images(), share))
+        return np.stack([np.mean([victim.loss(t, i, z0=z0) for i in range(noises)], axis=0) for t in timesteps])
+
+    return victim.once(("crop losses", share, timesteps, noises), compute)
