@@ -75,9 +75,9 @@ def page(board: Board) -> str:
     ordinary = words.usual(board)
     return template.render(
         board=board,
-        css=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),  # noqa: S704
-        data=Markup(_script_safe(_data(board, sheets))),  # noqa: S704
+        css=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")),
+        script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
+        data=Markup(_script_safe(_data(board, sheets))),
         findings=words.findings(board),
         hero=_hero(board),
         sections=[_section(board, name, ordinary) for name in words.SECTION_TITLES if board.section(name)],  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def _what(board: Board, entry: Entry, ordinary: dict[str, Any]) -> Cell:
     row = entry.row
     chips = words.settings(row, words.unusual_axes(board, row, ordinary))
     name = words.axis_text(row.axes.attack).replace("_", " ")
-    flags = [] if row.status == "ok" else [row.status]
+    flags: list[str] = [] if row.status == "ok" else [row.status]
     flags += [flag.replace("_", " ") for flag in row.flags]
     tags = [words.ESTIMANDS[row.estimand]] if entry.section == "other" else []
     tags += [f"{row.level} level"] if row.level != "picture" else []
@@ -452,7 +452,7 @@ class Sheet:
 
 
 def _sheets(board: Board) -> dict[str, Sheet]:
-    """Sheets by content, within a bound on the size of the page (what does not fit is left out, smallest rank first)."""
+    """Sheets by content, within a bound on the size of the page (what does not fit is left out)."""
     found: dict[str, Sheet] = {}
     total = 0
     for entry in board.entries:

@@ -293,8 +293,8 @@ def track_of(entry: Entry) -> tuple[str, str, str]:
     """(access, captions, shadow data): what the attack is given, as its side says, else as its name and axes do."""
     axes = entry.row.axes
     access = entry.side.access or _access_of(str(axes.attack))
-    shadow = entry.side.shadow or SHADOW_DATA.get(str(axes.aux), "no shadow data")
-    return access, "no captions" if axes.captions is None else str(axes.captions), shadow
+    shadow = entry.side.shadow or SHADOW_DATA.get(str(axes.aux), "none")
+    return access, "none" if axes.captions is None else str(axes.captions), shadow
 
 
 def _access_of(attack: str) -> str:

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from lmia.specs import RequestError, explain
 
-SCHEMA_VERSION = 1
-
 Estimand = Literal["same_source", "cross_source", "person", "amplification", "uncontrolled"]
 Level = Literal["picture", "identity", "set"]
 Role = Literal["ranked", "reference", "control", "planted"]
@@ -102,7 +100,7 @@ class Provenance(_Part):
 class Row(_Part):
     """One cell's answer."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     cell: str = Field(min_length=1)
     axes: Axes
     estimand: Estimand

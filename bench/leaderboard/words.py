@@ -40,7 +40,8 @@ SECTION_TITLES = {
 SECTION_NOTES = {
     "ranked": "The only fair comparison: same institution, same camera, same style; only membership differs. "
     "Ordered by the simultaneous lower bound of Delta, then by Delta.",
-    "cross": "A high AUC here is mostly recognition of a style. Read the difference: AUC minus what unseen people of the "
+    "cross": "A high AUC here is mostly recognition of a style. Read the difference: AUC minus what unseen people of "
+    "the "
     "members' own source score against the same outsiders.",
     "planted": "Few people, many epochs. If an attack finds nothing even here, its silence elsewhere says little.",
     "control": "What the same scores give where there is nothing to find, and comparisons of interest.",
@@ -64,15 +65,19 @@ FOOTNOTES = {
     "seeds are crossed; an interval over seeds alone would be several times too narrow.",
     "mde": "MDE, the minimum detectable effect: the smallest Delta that this design would have seen with probability "
     ".8. 'Nothing found' with an MDE of .02 and with one of .3 are different sentences.",
-    "auc": "AUC: how often a random member scores higher than a random non-member (ties count half). Higher scores mean "
+    "auc": "AUC: how often a random member scores higher than a random non-member (ties count half). Higher scores "
+    "mean "
     "'member' by declaration of the attack, never by looking at the answers, so an AUC below .5 is shown as it is.",
-    "source_auc": "Source AUC: the same scores against the same non-members, with people of the members' own source whom "
+    "source_auc": "Source AUC: the same scores against the same non-members, with people of the members' own source "
+    "whom "
     "the model never saw in the members' place, averaged over both worlds. What is left of the AUC above it is what "
     "membership may claim.",
     "base_auc": "Base AUC: the same attack aimed at the model before fine-tuning. It has seen none of these people.",
-    "blind_auc": "Blind AUC: a classifier of the pictures alone that never asks the model, trained on other people. Far "
+    "blind_auc": "Blind AUC: a classifier of the pictures alone that never asks the model, trained on other people. "
+    "Far "
     "from .5 it says that the two sets of pictures differ even without any model.",
-    "tpr": "TPR at a low FPR: the largest share of members found while at most that share of non-members is accused, on "
+    "tpr": "TPR at a low FPR: the largest share of members found while at most that share of non-members is accused, "
+    "on "
     "the exact sorted scores. Refused (null) where there are too few non-members to have such a rate.",
     "p": "p: one-sided. Identities permuted over the whole set where the row has such a test, else a normal test of "
     "Delta. p adj.: Holm over the ranked rows of this campaign.",
@@ -92,7 +97,8 @@ GLOSSARY = {
     "unseen people, same source": "people photographed by the same institution in the same way, not used for training",
     "another source": "people photographed elsewhere, in another style",
     "target": "the fine-tuned model under attack",
-    "twin": "a second target, trained on the other half of the people, so that each picture is once a member and once not",
+    "twin": "a second target, trained on the other half of the people, so that each picture is once a member and "
+    "once not",
     "world": "one realisation of a cell: which half was trained on, and the seeds",
     "cell": "one combination of settings; one row",
 }
@@ -245,7 +251,8 @@ def _cross_source(board: Board) -> Finding | None:
     else:
         title, tone = "Against another source, style does not explain it all", "note"
     text = (
-        f"{_name(row)}: members against people of another source score AUC {number(auc)}. But people of the members' own "
+        f"{_name(row)}: members against people of another source score AUC {number(auc)}. But people of the members' "
+        "own "
         f"source whom the model never saw score {number(source_auc)} against the very same outsiders: what is left is "
         f"{_difference(auc, source_auc)}."
     )
@@ -285,7 +292,8 @@ def _same_source(board: Board) -> Finding | None:
     return Finding(
         "clear",
         f"No leak found in {len(ranked)} ranked {cells}",
-        f"Against unseen people of the same source no attack tells members apart (Holm-adjusted, 5 %). {strongest}{size}"
+        f"Against unseen people of the same source no attack tells members apart (Holm-adjusted, 5 %). "
+        f"{strongest}{size}"
         " A leak smaller than that may be there and not be seen.",
     )
 
@@ -304,7 +312,8 @@ def _planted(board: Board) -> Finding | None:
             "leak",
             "Planted members are found",
             f"Where a leak was planted (few people, many epochs) it is found by {_list(names)}; the strongest, "
-            f"{_name(best.row)}, has Delta {number_text}. So the instruments work, and 'nothing found' elsewhere is news.",
+            f"{_name(best.row)}, has Delta {number_text}. So the instruments work, and 'nothing found' elsewhere is "
+            "news.",
         )
     return Finding(
         "caution",
@@ -330,13 +339,14 @@ def _negatives(board: Board) -> Finding | None:
             best = (gap, group[0].row, group[-1].row)
     if best is None:
         return None
-    _, weak, strong = best
+    weak, strong = best[1:]
+    strong_delta = with_interval(strong.measured.delta_auc, strong.measured.delta_auc_ci, signed=True)
+    weak_delta = with_interval(weak.measured.delta_auc, weak.measured.delta_auc_ci, signed=True)
     return Finding(
         "leak",
         "What the attack is contrasted with decides what it detects",
-        f"{_name(strong)}{_planted_words(strong)}, all else equal: with negatives '{axis_text(strong.axes.aux)}' Delta is "
-        f"{with_interval(strong.measured.delta_auc, strong.measured.delta_auc_ci, signed=True)}, with "
-        f"'{axis_text(weak.axes.aux)}' {with_interval(weak.measured.delta_auc, weak.measured.delta_auc_ci, signed=True)}.",
+        f"{_name(strong)}{_planted_words(strong)}, all else equal: with negatives '{axis_text(strong.axes.aux)}' Delta "
+        f"is {strong_delta}, with '{axis_text(weak.axes.aux)}' {weak_delta}.",
     )
 
 
@@ -348,7 +358,8 @@ def _confounded(board: Board) -> Finding | None:
     return Finding(
         "caution",
         f"{len(flagged)} {'row is' if len(flagged) == 1 else 'rows are'} confounded by design",
-        f"Where members and non-members differ in more than membership (such as a watermark on the members only) the AUC "
+        f"Where members and non-members differ in more than membership (such as a watermark on the members only) the "
+        "AUC "
         f"reaches {number(best.row.measured.auc)} ({_name(best.row)}). It is the difference that is detected, not "
         "membership; such rows are listed apart.",
     )
@@ -367,7 +378,8 @@ def _blind(board: Board) -> Finding | None:
     return Finding(
         "caution",
         "The pictures alone tell some halves apart",
-        f"In {len(unfair)} of {len(checked)} ranked rows a classifier that never asks the model does better or worse than "
+        f"In {len(unfair)} of {len(checked)} ranked rows a classifier that never asks the model does better or worse "
+        "than "
         "chance. The cross-over cancels this in Delta; it should not be there in the first place.",
     )
 
@@ -392,7 +404,8 @@ def _evidence(board: Board) -> Finding | None:
     return Finding(
         "note",
         "Synthetic faces" if board.evidence == ["synthetic"] else "Partly synthetic faces",
-        "Measured on drawn faces and a miniature model. What is true of the method shows here; the levels are not those "
+        "Measured on drawn faces and a miniature model. What is true of the method shows here; the levels are not "
+        "those "
         "of Stable Diffusion 1.5 on photographs.",
     )
 
@@ -427,7 +440,7 @@ def _planted_words(row: Row) -> str:
 
 
 def _difference(a: float, b: float) -> str:
-    """a - b as a reader gets it who subtracts the printed numbers."""
+    """The difference as a reader gets it who subtracts the printed numbers."""
     return number(round(a, 2) - round(b, 2))
 
 
