@@ -28,6 +28,7 @@ lint: setup
 	$(BIN)/mypy
 
 lock: setup
+	echo "# Exact versions, tested together. Remade by: make lock" > requirements.lock
 	UV_NATIVE_TLS=1 $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
-	   | sed 's/^opencv-python==/opencv-python-headless==/' > requirements.lock
-	$(BIN)/python -m pip list --format=freeze | grep -E '^(setuptools|wheel)==' >> requirements.lock
+	  | grep -v 'emscripten.$$' | sed 's/^opencv-python==/opencv-python-headless==/; s/^\(setuptools==[^ ]*\).*/\1/' >> requirements.lock
+	echo wheel==0.48.0 >> requirements.lock

@@ -24,6 +24,7 @@ def connected(runtime: Runtime) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process on the loopback alone
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy laptop starts slowly
             ray.init(
                 num_cpus=runtime.workers and runtime.workers * runtime.cpus_per_worker,
                 include_dashboard=False,

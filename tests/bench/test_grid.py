@@ -1,0 +1,84 @@
+"""Presets, their validation and the cells that they ask for."""
+
+import pytest
+
+from bench.grid import AXES, cells, load, merge, preset_names, validate
+from lmia.specs import RequestError
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_ranks_what_may_be_ranked(name):
+    found = cells(load(name))
+    assert found
+    keys = [str(cell.model_dump(exclude={"blocks"})) for cell in found]
+    assert len(set(keys)) == len(keys)
+    for cell in found:
+        if cell.role == "ranked":
+            assert cell.estimand == "same_source"
+            assert not cell.flags
+            assert cell.axes.member_mark == cell.axes.nonmember_mark
+        if cell.axes.member_mark != cell.axes.nonmember_mark:
+            assert "confounded" in cell.flags
+
+
+def test_axes_that_do_not_apply_are_null_and_do_not_multiply():
+    benchmark = validate(
+        {"grid": [{"name": "x", "axes": {"attack": "loss", "aux": ["shadow", "real"], "guidance": [1, 3]}}]}, "test"
+    )
+    (cell,) = cells(benchmark)
+    assert cell.axes.aux is None
+    assert cell.axes.guidance is None
+    assert cell.axes.captions == "caption"
+
+
+def test_axis_names_are_those_of_the_row():
+    from bench.leaderboard.row import AXES as ROW_AXES
+
+    assert set(AXES) == set(ROW_AXES)
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("quik", [], "did you mean 'quick'"),
+        ("nowhere.yaml", [], "no such benchmark file"),
+        ("tiny", ["poeple.A=3"], "did you mean 'people'"),
+        ("tiny", ["people.A=3"], "the halves must be equal"),
+        ("tiny", ["people.D=3"], "unknown part 'D'"),
+        ("tiny", ["default.aux=shado"], "did you mean 'shadow'"),
+        ("tiny", ["default.attack=los"], "did you mean 'loss'"),
+        ("tiny", ["default.guidance=-1"], "default.guidance = -1"),
+        ("tiny", ["default.steps=null"], "becomes null by itself"),
+        ("tiny", ["grid.0.axes.stepz=[3]"], "did you mean 'steps'"),
+        ("tiny", ["attacks.loss.noise=3"], "did you mean 'noises'"),
+        ("tiny", ["finetune.learning=3"], "unknown key"),
+        ("tiny", ["generate.guidance=3"], "guidance is an axis"),
+        ("tiny", ["data.kind=population2"], "did you mean 'population'"),
+        ("tiny", ["pictures"], "expected KEY=VALUE"),
+        ("tiny", ["pictures=many"], "pictures = 'many'"),
+        ("tiny", ["default.member_mark=both", "default.nonmember_mark=both"], "give a target_mark"),
+        ("tiny", ["default.base=tinny"], "unknown base 'tinny'; did you mean 'tiny'"),
+        ("tiny", ["people={A: 3000, B: 3000, C: 9, aux: 9, query: 9}"], "there are 4000 people, but"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(preset, overrides, message):
+    from bench.campaign import questions
+
+    with pytest.raises(RequestError) as caught:
+        questions(load(preset, overrides))
+    assert message in str(caught.value)
+
+
+def test_file_extends_preset_and_overrides_win(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: tiny\nname: mine\npictures: 8\n")
+    (tmp_path / "more.yaml").write_text("extends: mine.yaml\nname: more\ndefault: {steps: 3}\n")
+    benchmark = load(str(tmp_path / "more.yaml"), ["pictures=4", "people.aux=7"])
+    assert (benchmark.name, benchmark.pictures, benchmark.default.steps) == ("more", 4, 3)
+    assert benchmark.people == {"A": 5, "B": 5, "C": 5, "aux": 7, "query": 5}
+    (tmp_path / "loop.yaml").write_text("extends: loop.yaml\n")
+    with pytest.raises(RequestError, match="extends itself"):
+        load(str(tmp_path / "loop.yaml"))
+
+
+def test_merge_replaces_lists_and_merges_mappings():
+    assert merge({"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}, "d": 1}
