@@ -128,9 +128,8 @@ def _run(args: argparse.Namespace) -> int:
         title = next(q.cell.title for q in asked if q.row.address == address)
         _tell(f"failed: {title} ({address}): {why}")
     made = f"{outcome.made} jobs done" if outcome.made else "nothing was missing"
-    _tell(
-        f"{made} in {clock(outcome.seconds)}; leaderboard: {page or store.uri + '/leaderboards'}; `lmia ui` opens MLflow"
-    )
+    where = page or f"{store.uri}/leaderboards"
+    _tell(f"{made} in {clock(outcome.seconds)}; leaderboard: {where}; `lmia ui` opens MLflow")
     return FAILED if failed else OK
 
 
@@ -224,10 +223,8 @@ def _plan(args: argparse.Namespace) -> int:
     ]
     for q in asked:
         text.append(f"  {q.cell.role:9s} {q.cell.title}{'  [confounded]' if q.cell.flags else ''}")
-    text += [
-        "",
-        f"  {'artifacts':10s}{'a script per cell':>19s}{'each once':>11s}{'there':>7s}{'jobs':>6s}{'work, per cell':>16s}{'work left':>12s}",
-    ]
+    head = f"  {'artifacts':10s}{'a script per cell':>19s}{'each once':>11s}{'there':>7s}{'jobs':>6s}"
+    text += ["", f"{head}{'work, per cell':>16s}{'work left':>12s}"]
     for line in lines:
         text.append(
             f"  {line.kind:10s}{line.naive:19,d}{line.unique:11,d}{line.there:7,d}{line.jobs:6,d}"
@@ -326,29 +323,26 @@ def _attacks(args: argparse.Namespace) -> int:
 
     from lmia.attacks import ATTACKS
 
-    rows = []
-    for name in ATTACKS.names():
-        attack = ATTACKS.get(name)
-        rows.append(
+    found = [(name, ATTACKS.get(name), ATTACKS.get(name).Spec()) for name in ATTACKS.names()]
+    if args.format == "json":
+        rows = [
             {
                 "attack": name,
                 "role": attack.role,
                 "access": attack.access,
-                "needs": sorted(attack.requires(attack.Spec())),
-                "nfe": attack.nfe(attack.Spec()),
+                "needs": sorted(attack.requires(spec)),
+                "nfe": attack.nfe(spec),
                 "paper": attack.paper,
             }
-        )
-    if args.format == "json":
+            for name, attack, spec in found
+        ]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return OK
-    lines = [f"{'attack':28s}{'access':15s}{'NFE':>6s}  {'needs':42s}paper"]
-    for row in rows:
-        control = " (control)" if row["role"] == "control" else ""
-        lines.append(
-            f"{row['attack'] + control:28s}{row['access']:15s}{row['nfe']:6d}  {', '.join(row['needs']):42s}{row['paper']}"
-        )
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(f"{'attack':28s}{'access':15s}{'NFE':>6s}  {'needs':42s}paper\n")
+    for name, attack, spec in found:
+        label = f"{name} (control)" if attack.role == "control" else name
+        needs = ", ".join(sorted(attack.requires(spec)))
+        sys.stdout.write(f"{label:28s}{attack.access:15s}{attack.nfe(spec):6d}  {needs:42s}{attack.paper}\n")
     return OK
 
 

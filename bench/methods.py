@@ -57,10 +57,11 @@ def source_digest(modules: list[str]) -> str:
         module = __import__(name, fromlist=["_"])
         tree = ast.parse(inspect.getsource(module))
         for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[union-attr]
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
         total.update(ast.dump(tree).encode())
     return total.hexdigest()[:16]
 

@@ -249,7 +249,8 @@ class Store:
         for name in self.names("manifests"):
             match = _NAME.fullmatch(name)
             if match:
-                entry = Entry(*match.groups(), key=f"manifests/{name}")
+                kind, address, spec, inputs, digest = match.groups()
+                entry = Entry(kind, address, spec, inputs, digest, key=f"manifests/{name}")
                 found.setdefault(entry.address, []).append(entry)
         return found
 

@@ -409,6 +409,7 @@ class Tracker:
                     name,
                     artifact_location=location,
                     tags={
+                        "mlflow.experimentKind": "custom_model_development",
                         "mlflow.experiment.primaryMetric.name": "delta_auc",
                         "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
                     },

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 from bench.store import digest_of
-from lmia.specs import Spec
 
 ADDRESS_DIGITS = 20
 
@@ -27,7 +26,7 @@ class Artifact:
     kind: str
     method: str
     version: int
-    spec: Spec
+    spec: Any  # a Spec; which one depends on kind and method
     inputs: Mapping[str, "Artifact"] = field(default_factory=dict)
     num_slices: int = 1
 

@@ -7,7 +7,7 @@ Artifacts are shared by address, so this file may ask for the same thing as ofte
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from bench.grid import Cell, data_spec, finetune_spec, method_spec, sample_spec
@@ -17,7 +17,7 @@ from bench.stages.model import BaseSpec, TunedSpec
 from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec
 from bench.stages.row import RowSpec
 from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
-from lmia.attacks import ATTACKS
+from lmia.attacks import ATTACKS, Attack
 from lmia.data.marks import MARKS
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
@@ -50,7 +50,7 @@ class _Question:
         return self.cell.settings
 
     @cached_property
-    def attack(self) -> type:
+    def attack(self) -> type[Attack]:
         return ATTACKS.get(self.axes.attack)
 
     @cached_property
@@ -75,6 +75,9 @@ class _Question:
         people, seed, base = self.settings.people, self.settings.split_seed, resolve_base(self.axes.base)
 
         def split() -> dict[str, list[str]]:
+            prescribed = SOURCES.get(kind).parts(spec, source)
+            if prescribed is not None:
+                return prescribed
             known = base.known_identities(kind, spec)
             names = [name for name in SOURCES.get(kind).identities(spec, source) if name not in known]
             try:
@@ -93,9 +96,7 @@ class _Question:
         photos = range(trained, trained + kept) if held else range(trained + kept if both else trained)
         people = self.part(source, part)
         for person in people:
-            there = self.once(
-                ("photos", kind, spec, person), lambda who=person: SOURCES.get(kind).photos(spec, source, who)
-            )
+            there = self.once(("photos", kind, spec, person), partial(SOURCES.get(kind).photos, spec, source, person))
             if there < trained + kept:
                 raise RequestError(
                     f"{source}: {person!r} has {there} photos; trained_photos + held_photos asks for {trained + kept}"
@@ -239,32 +240,42 @@ class _Question:
             num_slices=-(-count_pictures(query) // max(self.settings.slice, 256)),
         )
 
+    def fitted(self, world: int, draw: Callable[[], Artifact]) -> Artifact | None:
+        """What the cell's attack learns: from what `draw` makes and negatives, or from a shadow target."""
+        if not self.attack.learns:
+            return None
+        requires = self.attack.requires(self.attack_settings(self.axes.attack, world))
+        inputs: dict[str, Artifact] = {}
+        if "positives" in requires:
+            inputs["positives"] = draw()
+        if "negatives" in requires:
+            inputs["negatives"] = self.negatives(world)
+        if "shadow" in requires:
+            # People of the same source whom neither twin knows: part C is trained on, part aux is not.
+            members = self.real(self.axes.source, "C", mark=self.axes.target_mark)
+            inputs["shadow.model"] = self.tuned(members, world)
+            inputs["shadow.members"] = members
+            inputs["shadow.nonmembers"] = self.real(self.axes.source, "aux", mark=self.axes.target_mark)
+        return self.learned(self.axes.attack, world, inputs)
+
     def scored(self, half: str, world: int, query: Artifact) -> Artifact:
         """The cell's attack against one target."""
-        learned = None
-        if self.attack.learns:
-            inputs = {"positives": self.positives(half, world)}
-            if "negatives" in self.attack.needs:
-                inputs["negatives"] = self.negatives(world)
-            learned = self.learned(self.axes.attack, world, inputs)
+        learned = self.fitted(world, lambda: self.positives(half, world))
         return self.scores(self.axes.attack, world, query, model=self.target(half, world), learned=learned)
 
     def scored_on_base(self, world: int, query: Artifact) -> Artifact | None:
         """The same attack with the base model in the target's place; None where that has no meaning."""
         if self.axes.aux == "base":
             self.absent["base_auc"] = "the negatives are the base model's own pictures"
-            return None
-        if "base" not in self.settings.controls:
+        elif "base" not in self.settings.controls:
             self.absent["base_auc"] = "this benchmark does not ask for the base control here"
-            return None
-        learned = None
-        if self.attack.learns:
-            drawn = self.generated(self.base, self.axes.source, 2 * world, self.real(self.axes.source, "C"))
-            inputs = {"positives": drawn}
-            if "negatives" in self.attack.needs:
-                inputs["negatives"] = self.negatives(world)
-            learned = self.learned(self.axes.attack, world, inputs)
-        return self.scores(self.axes.attack, world, query, model=self.base, learned=learned)
+        elif self.axes.attack == "calibrated":
+            self.absent["base_auc"] = "the attack subtracts the base model's score: on the base model it is 0"
+        else:
+            captioned = self.real(self.axes.source, "C")
+            drawn = partial(self.generated, self.base, self.axes.source, 2 * world, captioned)
+            return self.scores(self.axes.attack, world, query, model=self.base, learned=self.fitted(world, drawn))
+        return None
 
     # ---- the row
 
@@ -276,7 +287,7 @@ class _Question:
             for state, (member_mark, nonmember_mark) in enumerate(states):
                 self._world(inputs, f"w{world}m{state}", world, member_mark, nonmember_mark)
         self._blind(inputs, states[0])
-        if self.attack.learns:
+        if self.axes.guidance is not None:
             inputs["sheet"] = self.positives("A", 0)
         axes = {k: v for k, v in self.axes.resolved().items() if v is not None}
         spec = RowSpec(

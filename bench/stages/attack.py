@@ -1,5 +1,6 @@
 """What attacks learn from pictures, as safetensors."""
 
+from functools import partial
 from typing import Any
 
 from pydantic import SerializeAsAny
@@ -49,16 +50,24 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
     """Fit the attack on its inputs."""
     from safetensors.torch import save
 
-    from lmia.attacks import ATTACKS
+    from lmia.attacks import ATTACKS, Shadow
 
     ref = Ref.from_json(payload["refs"][0])
     method = ATTACKS.get(ref.method)
     spec = method.Spec(**ref.spec["attack"])
     inputs: dict[str, Any] = {}
     for name, i in ref.inputs.items():
-        inputs[name] = bench.model(i, "float32") if name == "base" else bench.pictures(i)
-    with ticking() as clock, bench.partial(ref.address) as partial:
-        learned = method.fit(spec, inputs, device=bench.device, partial=partial, on_progress=report)
+        if name == "base":
+            inputs[name] = bench.model(i, "float32")
+        elif not name.startswith("shadow."):
+            inputs[name] = bench.pictures(i)
+    if "shadow.model" in ref.inputs:
+        shadow = {name: ref.inputs[f"shadow.{name}"] for name in ("model", "members", "nonmembers")}
+        members, nonmembers = (bench.pictures(shadow[name]) for name in ("members", "nonmembers"))
+        inputs["shadow"] = [Shadow(partial(bench.model, shadow["model"], "float32"), members, nonmembers)]
+    with ticking() as clock, bench.partial(ref.address) as progress:
+        learned = method.fit(spec, inputs, device=bench.device, partial=progress, on_progress=report)
+    assert learned is not None, f"{ref.method} has nothing to learn and needs no job"
     data = save({name: tensor.cpu().contiguous() for name, tensor in learned.items()})
     cost = {"passes": float(payload["passes"]), **clock()}
     bench.store.put_slice(ref, 0, {"learned.safetensors": data}, numerics=bench.numerics(), cost=cost)

@@ -52,13 +52,14 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
             model = artifact.inputs["model"].address if "model" in artifact.inputs else ""
             query = artifact.inputs["query"].address if "query" in artifact.inputs else artifact.address
             shared = [getattr(artifact.spec, k, None) for k in ("captions", "source", "noise_seed", "batch", "dtype")]
-            groups[(model, query, number, artifact.num_slices, *map(str, shared))].append((artifact, ref))
+            key = (model, query, number, artifact.num_slices, *map(str, shared))
+            groups[key].append((artifact, ref))
     found = []
     for (model, query, number, of, *_), group in groups.items():
         first = group[0][0]
         pictures = first.inputs.get("query") or first.inputs["positives"]
         count = len(slice_of(count_pictures(pictures), of, number))
-        nfe = sum(ATTACKS.get(a.method).nfe(a.spec.attack) for a, _ in group if "model" in a.inputs)
+        nfe = sum(int(ATTACKS.get(a.method).nfe(a.spec.attack)) for a, _ in group if "model" in a.inputs)
         names = ", ".join(sorted({a.method for a, _ in group}))
         title = f"score {drawn_by(pictures)} with {names} ({len(group)})"
         work = count * (nfe + 0.5 * len(group))
@@ -118,13 +119,12 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
 
 
 def _crossfit(ref: Ref, bench: Workbench) -> None:
-    from lmia.attacks import ATTACKS
-    from lmia.attacks.blind import crossfit
+    from lmia.attacks.blind import BlindSpec, crossfit
 
-    sides = [bench.pictures(ref.inputs[name]) for name in ("positives", "negatives")]
+    positives, negatives = (bench.pictures(ref.inputs[name]) for name in ("positives", "negatives"))
     with ticking() as clock:
-        scores = crossfit(ATTACKS.get("blind").Spec(**ref.spec["blind"]), *sides)
-    data = to_parquet([i for side in sides for i in side.ids], np.concatenate(scores))
+        scores = crossfit(BlindSpec(**ref.spec["blind"]), positives, negatives)
+    data = to_parquet([*positives.ids, *negatives.ids], np.concatenate(scores))
     bench.store.put_slice(ref, 0, {"00000.parquet": data}, numerics=bench.numerics(), cost=clock())
 
 

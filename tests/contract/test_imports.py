@@ -35,7 +35,8 @@ def test_direction(path):
 
 
 def loaded_after(code: str) -> set[str]:
-    script = f"import sys\n{code}\nprint(' '.join(m for m in ('torch', 'ray', 'mlflow', 'diffusers') if m in sys.modules))"
+    heavy = ("torch", "ray", "mlflow", "diffusers")
+    script = f"import sys\n{code}\nprint(' '.join(m for m in {heavy} if m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(run.stdout.split())
 
