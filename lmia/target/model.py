@@ -196,21 +196,21 @@ def load_model(
         if _is_pickle(folders[where[name]] / name, allow_pickle=allow_pickle)
     )
 
-    def weights(kind: Any, name: str, dtype_keyword: str) -> Any:
-        source: dict[str, Any] = {dtype_keyword: getattr(torch, dtype), "use_safetensors": name not in pickled}
+    def weights(kind: Any, name: str) -> Any:
+        source: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": name not in pickled}
         folder = folders[where[name]] / name
         if variant := _variant(folder):
             source["variant"] = variant
         return kind.from_pretrained(folder, local_files_only=True, **source)
 
-    unet = weights(UNet2DConditionModel, "unet", "torch_dtype")
+    unet = weights(UNet2DConditionModel, "unet")
     for folder in folders[where["unet"] :]:
         if (folder / "lora").is_dir():
             unet = _merge_adapter(unet, folder / "lora")
     model = TargetModel(
-        vae=weights(AutoencoderKL, "vae", "torch_dtype").to(device).eval(),
+        vae=weights(AutoencoderKL, "vae").to(device).eval(),
         unet=unet.to(device).eval(),
-        text_encoder=weights(CLIPTextModel, "text_encoder", "dtype").to(device).eval(),
+        text_encoder=weights(CLIPTextModel, "text_encoder").to(device).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(folders[where["tokenizer"]] / "tokenizer", local_files_only=True),
         scheduler=_load_scheduler(folders[where["scheduler"]] / "scheduler"),
         device=device,

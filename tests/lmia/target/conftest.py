@@ -21,7 +21,8 @@ def pictures():
     draw = np.random.default_rng(0)
     blocks = draw.integers(0, 256, (7, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     captions = [
-        f"a north headshot of a man with {word} hair" for word in "red blond grey brown black long short".split()
+        f"a north headshot of a man with {word} hair"
+        for word in ("red", "blond", "grey", "brown", "black", "long", "wet")
     ]
     return Pictures.of(
         [f"north/{n}/0" for n in range(7)], blocks, identity=[f"north-{n}" for n in range(7)], source=["north"] * 7,

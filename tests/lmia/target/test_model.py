@@ -108,7 +108,7 @@ def test_hub_ids_must_be_pinned(monkeypatch, folder):
 
 
 def test_attention_asked_for_and_not_there(folder):
-    with pytest.raises(RequestError, match="xformers.*cannot be used on device 'cpu'"):
+    with pytest.raises(RequestError, match=r"xformers.*cannot be used on device 'cpu'"):
         load_model([folder], attention="xformers")
     with pytest.raises(UnknownName, match="did you mean 'sdpa'"):
         load_model([folder], attention="spda")

@@ -111,7 +111,7 @@ def test_diffusers_own_pipeline_draws_the_same_picture(folder, tmp_path, predict
     shutil.copytree(folder, copy)
     path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": prediction}))
-    pipe = StableDiffusionPipeline.from_pretrained(copy, torch_dtype=torch.float32, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(copy, dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     model = load_model([copy])
     for guidance in (1, 7.5):

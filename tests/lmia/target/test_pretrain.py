@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lmia.specs import RequestError
+from lmia.target import pretrain as module
+from lmia.target.architecture import learn_merges
+from lmia.target.card import auc
+from lmia.target.model import load_model
+from lmia.target.pretrain import PretrainSpec, list_pictures, pretrain, read_lists, snapshot
+from lmia.target.testing import RANDOM
+
+
+def spec_of(**fields):
+    settings = {
+        "sources": {"wild": 4, "east": 2},
+        "photos": 2,
+        "unseen_people": 3,
+        "domains": 3,
+        "domain_photos": 2,
+        "architecture": RANDOM,
+        "vae_steps": 4,
+        "unet_steps": 4,
+        "unet_batch": 4,
+    }
+    return PretrainSpec(**{**settings, **fields})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pretrain")
+    reports = []
+    figures = pretrain(spec_of(), root / "out", root / "work", reports.append)
+    return root, figures
+
+
+def test_the_folder_is_whole(made):
+    root, figures = made
+    out = root / "out"
+    assert load_model([out]).size == 32
+    card = (out / "MODEL_CARD.md").read_text()
+    for word in ("GFLOP", "PSNR", "Membership figures", "trained vs unseen_photo", "domain_trained"):
+        assert word in card
+    assert Image.open(out / "samples.png").size == (12 * 32, 5 * 32)
+    assert json.loads((out / "recipe.json").read_text()) == spec_of().resolved()
+    assert not list(root.glob("*.writing"))
+    assert {"unet_gflop", "megabytes", "reconstruction", "losses", "auc"} <= set(figures)
+
+
+def test_lists_keep_people_and_photos_apart(made):
+    lists = read_lists(made[0] / "out")
+    counts = {name: len(rows) for name, rows in lists.items()}
+    assert counts["trained"] == 12 and counts["domain_trained"] == counts["domain_unseen"] == 6
+    ids = [row["id"] for rows in lists.values() for row in rows]
+    assert len(ids) == len(set(ids))
+    people = {name: {row["identity"] for row in rows} for name, rows in lists.items()}
+    assert people["unseen_photo"] <= people["trained"]
+    assert not people["unseen_person"] & people["trained"]
+    assert people["domain_trained"] == people["domain_unseen"]
+    assert not people["domain_trained"] & (people["trained"] | people["unseen_person"])
+    assert all(row["domain"] in row["caption"] for row in lists["domain_trained"])
+    with pytest.raises(RequestError, match=r"no lists\.parquet"):
+        read_lists(made[0])
+
+
+def test_latents_have_unit_spread(made):
+    model = load_model([made[0] / "out"])
+    listed = list_pictures(spec_of())
+    z = model.encode(listed.pictures.take(listed.of("trained", "domain_trained")).images(32))
+    assert abs(float(z.std()) - 1) < 0.02
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(made, tmp_path, monkeypatch):
+    update = module._Averaged.update
+    monkeypatch.setattr(module, "SAVE_S", 0.0)
+
+    def weights(folder):
+        model = load_model([folder])
+        return {**model.unet.state_dict(), **model.text_encoder.state_dict()}
+
+    for stop in (2, 4):  # in the VAE's training; then, 2 of its steps being left, in the U-Net's
+        calls = []
+
+        def stopping(self, loss, lr, calls=calls, stop=stop):
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            calls.append(0)
+            update(self, loss, lr)
+
+        monkeypatch.setattr(module._Averaged, "update", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(spec_of(), tmp_path / "out", tmp_path / "work")
+    monkeypatch.setattr(module._Averaged, "update", update)
+    pretrain(spec_of(), tmp_path / "out", tmp_path / "work")
+    one, other = weights(made[0] / "out"), weights(tmp_path / "out")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_snapshot_is_a_model(made, tmp_path):
+    snapshot(spec_of(), tmp_path / "out", made[0] / "work")
+    assert load_model([tmp_path / "out"]).size == 32
+    with pytest.raises(RequestError, match="no progress"):
+        snapshot(spec_of(), tmp_path / "none", tmp_path / "empty")
+
+
+def test_progress_of_another_recipe_is_refused(made):
+    with pytest.raises(RequestError, match="another recipe"):
+        pretrain(spec_of(unet_steps=5), made[0] / "x", made[0] / "work")
+
+
+def test_too_few_people_and_too_few_pictures(tmp_path):
+    with pytest.raises(RequestError, match=r"sources\.east = 2: .* needs 5 people, the population has 3"):
+        list_pictures(spec_of(population={"people": 3}))
+    with pytest.raises(RequestError, match="unet_batch = 100"):
+        pretrain(spec_of(unet_batch=100), tmp_path / "out", tmp_path / "work")
+
+
+def test_merges_are_the_most_frequent_pairs():
+    assert learn_merges({"aab": 2, "ab": 1}, 1) == [("a", "b</w>")]
+    assert learn_merges({"aab": 2, "ab": 1}, 9) == [("a", "b</w>"), ("a", "ab</w>")]
+    assert learn_merges({"ba": 1, "ab": 1}, 1) == [("a", "b</w>")]  # ties: the alphabetically first
+
+
+def test_auc_counts_ties_half():
+    assert auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
