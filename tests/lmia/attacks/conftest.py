@@ -67,12 +67,12 @@ def query():
 
 
 @pytest.fixture(scope="session")
-def inputs(base):
+def inputs(target, base):
     return {
         "positives": drawn("generated", 8),
         "negatives": drawn("auxiliary", 8),
         "base": base,
-        "shadow": [Shadow(base, drawn("in", 6), drawn("out", 6))],
+        "shadow": [Shadow(target, drawn("in", 6), drawn("out", 6))],
     }
 
 
