@@ -21,12 +21,10 @@ class People(NamedTuple):
     Attributes:
         strata: Per stratum (persons who are on the same sides in every set) the persons' numbers.
         codes: Per set the number of each picture's person.
-        unclustered: No person has two pictures in any one set.
     """
 
     strata: list[np.ndarray]
     codes: list[np.ndarray]
-    unclustered: bool
 
 
 def people_of(sets: Sequence[ScoreSet]) -> People:
@@ -35,14 +33,12 @@ def people_of(sets: Sequence[ScoreSet]) -> People:
     codes = [np.array([place.setdefault(p, len(place)) for p in s.persons()], dtype=np.int64) for s in sets]
     num = len(place)
     sides = np.zeros((num, 2 * len(sets)), dtype=bool)
-    unclustered = True
     for k, (s, code) in enumerate(zip(sets, codes, strict=True)):
         sides[code[s.member], 2 * k] = True
         sides[code[~s.member], 2 * k + 1] = True
-        unclustered &= bool((np.bincount(code) <= 1).all())
     _, pattern = np.unique(sides, axis=0, return_inverse=True)
     pattern = pattern.reshape(-1)
-    return People([np.flatnonzero(pattern == p) for p in range(pattern.max() + 1)], codes, unclustered)
+    return People([np.flatnonzero(pattern == p) for p in range(pattern.max() + 1)], codes)
 
 
 def draw_weights(strata: Sequence[np.ndarray], num: int, rng: np.random.Generator) -> np.ndarray:

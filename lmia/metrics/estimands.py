@@ -113,7 +113,7 @@ def crossover_delta(worlds: Sequence[tuple[ScoreSet, ScoreSet]]) -> CrossOver:
         RequestError: The twins were not scored on the same pictures, or memberships are not complementary.
     """
     _need(worlds)
-    statistics = [_delta_statistic(target, twin, f"world {k + 1}") for k, (target, twin) in enumerate(worlds)]
+    statistics = [delta_statistic(target, twin, f"world {k + 1}") for k, (target, twin) in enumerate(worlds)]
     delta = over_worlds(statistics, "delta")
     auc = over_worlds([combine([(1.0, s)], value=s.value + 0.5) for s in statistics], "logit")
     return CrossOver(delta, auc, detectable(statistics))
@@ -217,7 +217,8 @@ def _is_twin(scores: ScoreSet, first: ScoreSet) -> bool:
     raise RequestError("cross-source: targets of one world must share a half or be twins (opposite halves)")
 
 
-def _delta_statistic(target: ScoreSet, twin: ScoreSet, where: str) -> Statistic:
+def delta_statistic(target: ScoreSet, twin: ScoreSet, where: str = "twins") -> Statistic:
+    """One world's (AUC_A + AUC_B) / 2 - 1/2 with its influences, strata "half A" and "half B"."""
     twin = align(twin, target.ids, f"{where}, twin")
     if (twin.member == target.member).any():
         odd = [name for name, a, b in zip(target.ids, target.member, twin.member, strict=True) if a == b]

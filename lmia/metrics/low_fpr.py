@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from lmia.metrics.bootstrap import people_of, tpr_replicates, tpr_replicates_unclustered
+from lmia.metrics.bootstrap import tpr_replicates, tpr_replicates_unclustered
 from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale, pairs_interval
 from lmia.metrics.roc import FPRS, tpr_at_fpr
 from lmia.metrics.scores import ScoreSet
@@ -81,7 +81,7 @@ def low_fpr(
     }
     wanted = [fpr for fpr in fprs if f"{fpr:g}" not in result]
     draws = _draws(sets, wanted, people, replicates, seed)
-    persons = [(len(set(s.members().persons())), len(set(s.nonmembers().persons()))) for s in sets]
+    persons = [_num_persons(s) for s in sets]
     averaging = np.array([(owner == k) / (owner == k).sum() for k in range(len(worlds))])
     for j, fpr in enumerate(wanted):
         found = points[fpr]
@@ -119,19 +119,26 @@ def joint_interval(scores: ScoreSet, fpr: float, level: float = LEVEL) -> tuple[
     counted in persons, as if a person had one picture.
     """
     tail = (1 - level) / 4
-    members, negatives = scores.members(), scores.nonmembers()
-    num_members, num = len(set(members.persons())), len(set(negatives.persons()))
-    falling = np.sort(negatives.scores)[::-1]
+    members = scores.scores[scores.member]
+    num_members, num = _num_persons(scores)
+    falling = np.sort(scores.scores[~scores.member])[::-1]
     highest = int(stats.binom.ppf(tail, num, fpr))
     lowest = int(stats.binom.isf(tail, num, fpr)) + 1
     low, high = 0.0, 1.0
     if highest > 0:
-        above = float((members.scores > falling[_rank(highest, num, falling.size)]).mean())
+        above = float((members > falling[_rank(highest, num, falling.size)]).mean())
         low = pairs_interval(above, num_members, 1 - 2 * tail)[0]
     if lowest <= num:
-        above = float((members.scores >= falling[_rank(lowest, num, falling.size)]).mean())
+        above = float((members >= falling[_rank(lowest, num, falling.size)]).mean())
         high = pairs_interval(above, num_members, 1 - 2 * tail)[1]
     return low, high
+
+
+def _num_persons(scores: ScoreSet) -> tuple[int, int]:
+    """Persons among members and among non-members."""
+    if scores.identity is None:
+        return scores.num_members, scores.num_nonmembers
+    return len(set(scores.members().persons())), len(set(scores.nonmembers().persons()))
 
 
 def _rank(person: int, num_persons: int, num_pictures: int) -> int:
@@ -161,10 +168,9 @@ def _draws(sets: Sequence[ScoreSet], fprs: Sequence[float], people: str, num: in
         return np.empty((num, len(sets), 0))
     if people == "unknown":  # nobody is recognised: each set is resampled by itself
         return np.concatenate([_draws([s], fprs, "matched", num, seed + k) for k, s in enumerate(sets)], axis=1)
-    found = people_of(sets)
-    if len(sets) == 1 and found.unclustered:
+    if len(sets) == 1 and sum(_num_persons(sets[0])) == len(sets[0]):
         return tpr_replicates_unclustered(sets[0], fprs, num, generator)
-    return tpr_replicates(sets, fprs, num, generator, found)
+    return tpr_replicates(sets, fprs, num, generator)
 
 
 def _interval(values: np.ndarray, draws: np.ndarray, people: str) -> tuple[list[float] | None, str, str]:

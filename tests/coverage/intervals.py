@@ -20,9 +20,9 @@ import numpy as np
 from scipy import stats
 from simulation import Design, Draw, draw, true_tpr
 
-from lmia.metrics.estimands import crossover_delta, paired
+from lmia.metrics.estimands import delta_statistic
 from lmia.metrics.estimates import Estimate
-from lmia.metrics.influence import auc_statistic
+from lmia.metrics.influence import auc_statistic, combine
 from lmia.metrics.low_fpr import LowFpr, low_fpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.worlds import over_worlds
@@ -39,13 +39,13 @@ def judge(design: Design, sample: Draw, replicate: int) -> Found:
     """(estimand, method, worlds) -> (truth, interval) for one simulated sample."""
     found: Found = {}
     statistics = [auc_statistic(s) for s in sample.targets]
+    deltas = [delta_statistic(a, b) for a, b in zip(sample.targets, sample.twins, strict=True)]
     values = np.array([s.value for s in statistics])
     for k in WORLDS:
         truth = float(sample.target_auc[0]) if k == 1 else design.auc
         found["auc", "clustered, crossed", k] = truth, over_worlds(statistics[:k], "logit").interval
-        pairs = list(zip(sample.targets[:k], sample.twins[:k], strict=True))
         truth = float(sample.delta[0]) if k == 1 else design.auc - 0.5
-        found["delta", "clustered, crossed", k] = truth, crossover_delta(pairs).delta.interval
+        found["delta", "clustered, crossed", k] = truth, over_worlds(deltas[:k], "delta").interval
         if k > 1:
             found["auc", "naive: seeds only, Student t", k] = design.auc, seeds_only(values[:k])
             found["auc", "naive: seeds only, 1.96 sd / sqrt(K)", k] = design.auc, as_published(values[:k])
@@ -58,12 +58,12 @@ def judge(design: Design, sample: Draw, replicate: int) -> Found:
             float(sample.target_auc[0]),
             over_worlds([auc_statistic(loose)], "logit").interval,
         )
-    first, second = sample.targets[:2]
+    difference = combine([(1.0, statistics[1]), (-1.0, statistics[0])])
     truth = float(sample.target_auc[1] - sample.target_auc[0])
-    found["difference of two attacks", "clustered, paired", 1] = truth, paired([(first, second)]).difference.interval
+    found["difference of two attacks", "clustered, paired", 1] = truth, over_worlds([difference], "linear").interval
     shift = float(stats.norm.ppf(sample.target_auc[0]) * math.sqrt(2))
     fprs = [fpr for fpr in (0.1, 0.01) if fpr * design.num >= 1]
-    for name, value in low_fpr([[first]], fprs, seed=replicate, replicates=500).items():
+    for name, value in low_fpr([[sample.targets[0]]], fprs, seed=replicate, replicates=500).items():
         assert isinstance(value, LowFpr)
         truth = true_tpr(shift, float(name))
         found[f"tpr at fpr {name}", "both classes (bootstrap, exact where few)", 1] = truth, value.ci

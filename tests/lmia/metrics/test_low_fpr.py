@@ -51,7 +51,7 @@ def test_people_on_both_sides_are_drawn_once():
     member = np.array([True, False, True, False])
     s = ScoreSet(list("abcd"), np.arange(4.0), member, ["p", "p", "q", "r"])
     people = people_of([s])
-    assert sorted(len(x) for x in people.strata) == [1, 1, 1] and not people.unclustered
+    assert sorted(len(x) for x in people.strata) == [1, 1, 1]
 
 
 def test_clopper_pearson_is_scipys():
