@@ -1,0 +1,160 @@
+"""The generated-set classifier's training and the blind control."""
+
+import numpy as np
+import pytest
+
+from lmia.attacks import ATTACKS
+from lmia.attacks.blind import crossfit, features
+from lmia.attacks.encoders import ClipEncoder, TimmEncoder, embed, hub_file
+from lmia.data.pictures import Pictures
+from lmia.specs import RequestError
+from tests.lmia.attacks.conftest import drawn
+from tests.lmia.attacks.planted import auc
+
+CLASSIFIER = ATTACKS.get("generated_set_classifier")
+BLIND = ATTACKS.get("blind")
+
+
+def shifted(pictures, tag, by):
+    images = np.clip(pictures.images().astype(int) + by, 0, 255).astype(np.uint8)
+    return Pictures.of(
+        [f"{tag}/{i}" for i in pictures.ids], images, identity=[f"{tag}/{i}" for i in pictures.identities]
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
+    import torch
+
+    from lmia.attacks.networks import seeded, train_classifier
+
+    x = torch.tensor(drawn("x", 13).images()).permute(0, 3, 1, 2).float() / 255
+
+    def network():
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 2), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.LazyLinear(2)
+        )
+
+    def train(partial, die_at=None, task="one"):
+        made = seeded(0, network)
+        made(x[:2])
+        torch.manual_seed(0)
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        made[1].reset_running_stats()
+        calls = []
+
+        def inputs(rows):
+            calls.append(rows)
+            if len(calls) == die_at:
+                raise Killed
+            return x[torch.from_numpy(rows)]
+
+        options = {"lr": 1e-2, "batch": 4, "epochs": 3, "seed": 7, "task": task, "save_every_s": 0.0}
+        reports = []
+        state = train_classifier(
+            made.to(memory_format=torch.channels_last),
+            inputs,
+            [str(i) for i in range(13)],
+            [i % 2 for i in range(13)],
+            partial=partial,
+            on_progress=reports.append,
+            **options,
+        )
+        return state, len(calls), reports
+
+    whole, calls, reports = train(None)
+    assert calls == 9, "13 records in batches of 4: the last one joins the third batch"
+    assert [report["epoch"] for report in reports] == [1, 2, 3]
+    with pytest.raises(Killed):
+        train(tmp_path, die_at=6)
+    rest, calls, later = train(tmp_path)
+    assert calls == 4 and later == reports[1:], "steps 6 to 9, with the same losses"
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+    _, calls, _ = train(tmp_path, task="another")
+    assert calls == 9, "progress of another task is ignored"
+
+
+def test_classifier_tells_two_styles_apart(tmp_path):
+    import torch
+
+    spec = CLASSIFIER.Spec(size=32, epochs=3, batch=8)
+    inputs = {"positives": shifted(drawn("p", 16), "p", 50), "negatives": shifted(drawn("n", 16), "n", -50)}
+    figures = []
+    learned = CLASSIFIER.fit(spec, inputs, partial=tmp_path, on_progress=figures.append)
+    assert figures[-1]["epoch"] == 3 and figures[-1]["train_loss"] < figures[0]["train_loss"]
+    a, b = shifted(drawn("q", 10), "p", 50), shifted(drawn("r", 10), "n", -50)
+    assert auc(CLASSIFIER.score(spec, a, learned=learned), CLASSIFIER.score(spec, b, learned=learned)) > 0.9
+    other = CLASSIFIER.fit(CLASSIFIER.Spec(size=32, epochs=3, batch=8, seed=1), inputs)
+    assert not torch.equal(other["conv1.weight"], learned["conv1.weight"])
+
+
+def test_bfloat16_training_and_the_small_stem():
+    inputs = {"positives": drawn("p", 4), "negatives": drawn("n", 4)}
+    for spec in (
+        CLASSIFIER.Spec(size=16, epochs=1, dtype="bfloat16"),
+        CLASSIFIER.Spec(size=16, epochs=1, stem="small"),
+    ):
+        learned = CLASSIFIER.fit(spec, inputs)
+        assert np.isfinite(CLASSIFIER.score(spec, drawn("q", 2), learned=learned)).all()
+    assert learned["conv1.weight"].shape == (64, 3, 3, 3)
+
+
+def test_weights_that_are_not_there_are_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RequestError, match="not in the local cache"):
+        hub_file("nobody/nothing", "model.safetensors")
+    for encoder in (TimmEncoder(model="vit_small_patch16_224.dino"), ClipEncoder(model="nobody/clip")):
+        with pytest.raises(RequestError, match="not in the local cache"):
+            embed(encoder, drawn("q", 2), base=None, device="cpu")
+    with pytest.raises(RequestError, match="Invalid pretrained tag"):
+        embed(TimmEncoder(model="resnet18.nonesuch"), drawn("q", 2), base=None, device="cpu")
+    spec = CLASSIFIER.Spec(pretrained=True)
+    assert "encoder" in CLASSIFIER.requires(spec)
+    with pytest.raises(RequestError, match="not in the local cache"):
+        CLASSIFIER.fit(spec, {"positives": drawn("p", 2), "negatives": drawn("n", 2)})
+
+
+def test_timm_encoder_with_weights_that_are_there(monkeypatch, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    network = timm.create_model("resnet10t", num_classes=1000)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr("lmia.attacks.encoders.hub_file", lambda *args: tmp_path / "model.safetensors")
+    vectors = embed(TimmEncoder(model="resnet10t.c3_in1k"), drawn("q", 3), base=None, device="cpu")
+    assert vectors.shape == (3, 512) and vectors.dtype == np.float64
+
+
+def test_blind_sees_style_and_nothing_where_there_is_nothing():
+    spec = BLIND.Spec()
+    positives, negatives = shifted(drawn("p", 40), "p", 30), drawn("n", 40)
+    assert features(positives).shape == (40, 222)
+    learned = BLIND.fit(spec, {"positives": positives, "negatives": negatives})
+    a, b = shifted(drawn("q", 40), "p", 30), drawn("r", 40)
+    scores = [BLIND.score(spec, side, learned=learned) for side in (a, b)]
+    assert auc(*scores) > 0.7
+    null = crossfit(spec, drawn("half a", 80), drawn("half b", 80))
+    assert abs(auc(*null) - 0.5) < 0.2
+
+
+def test_crossfit_keeps_a_person_together():
+    """Twins in the pictures are no help: each person is scored by a model that saw none of theirs."""
+    spec = BLIND.Spec(c=1000)
+    a, b = drawn("a", 16), drawn("b", 16)
+
+    def twice(pictures):
+        return Pictures.concat(
+            [pictures, Pictures.of([f"{i}x" for i in pictures.ids], pictures.images(), identity=pictures.identities)]
+        )
+
+    scores = crossfit(spec, twice(a), twice(b), folds=4)
+    assert np.array_equal(scores[0][:16], scores[0][16:]), "both photos of a person come from one model"
+    with pytest.raises(RequestError, match="on both sides"):
+        crossfit(spec, a, a)
+    with pytest.raises(RequestError, match="at least 2 people"):
+        crossfit(spec, a.take([0, 1]), b)

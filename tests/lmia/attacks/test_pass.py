@@ -1,0 +1,125 @@
+"""The shared pass: equal scores, fewer evaluations, clear errors."""
+
+import numpy as np
+import pytest
+
+from lmia.attacks import ATTACKS, Attack
+from lmia.attacks.scoring import attack_of, nfe_asked, score_pass
+from lmia.specs import RequestError, UnknownName
+from tests.lmia.attacks.conftest import drawn, small
+
+
+def entries(learned):
+    chosen = [name for name in ATTACKS.names() if ATTACKS.get(name).access == "eps"]
+    return [(name, small(name), learned(name)) for name in chosen]
+
+
+def test_together_as_alone_with_half_the_evaluations(scores, learned, target, base, query):
+    from lmia.target.victim import Victim
+
+    attacks = entries(learned)
+    victim, reference = Victim(target, 5), Victim(base, 5)
+    together = score_pass(attacks, query, victim, base=reference)
+    for name, _, _ in attacks:
+        assert np.array_equal(together[name], scores(name, target)), name
+    spent = victim.evaluations + reference.evaluations
+    assert 2 * spent <= nfe_asked(attacks) * len(query)
+
+
+def test_one_attack_with_several_specs(scores, target, query):
+    from lmia.target.victim import Victim
+
+    spec = ATTACKS.get("secmi").Spec
+    victim = Victim(target, 5)
+    both = score_pass([("secmi:100", spec(), None), ("secmi:140", spec(t=140), None)], query, victim)
+    assert np.array_equal(both["secmi:100"], scores("secmi", target))
+    assert not np.array_equal(both["secmi:100"], both["secmi:140"])
+    assert victim.evaluations == 16 * len(query), "one trajectory serves both"
+
+
+def test_chunks_do_not_matter(learned, target, base):
+    from lmia.target.victim import Victim
+
+    pictures, attacks = drawn("many", 11), [("loss", small("loss"), None), ("pia", small("pia"), None)]
+    whole = score_pass(attacks, pictures, Victim(target, 5, 4))
+    parts = score_pass(attacks, pictures, Victim(target, 5, 4), chunk=3)
+    for name in whole:
+        assert np.array_equal(whole[name], parts[name]), "a chunk is rounded up to whole batches: the same bits"
+
+
+def test_t_profile(target, query):
+    from lmia.attacks.loss import t_profile
+    from lmia.target.victim import Victim
+
+    attack = ATTACKS.get("loss")
+    profile = t_profile(Victim(target, 5), query, (50, 100, 800), noises=2)
+    assert profile.shape == (3, len(query))
+    assert np.array_equal(profile[1], attack.score(attack.Spec(noises=2), query, victim=Victim(target, 5)))
+
+
+def test_noises_belong_to_the_record(target, query):
+    """Another noise seed gives other scores; another target, order or subset the same noises."""
+    from lmia.target.victim import Victim
+
+    attack = ATTACKS.get("loss")
+    one = attack.score(attack.Spec(), query, victim=Victim(target, 1, 1))
+    assert not np.array_equal(one, attack.score(attack.Spec(), query, victim=Victim(target, 2, 1)))
+    assert np.array_equal(one[2:3], attack.score(attack.Spec(), query.take([2]), victim=Victim(target, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        ([("los", None, None)], "did you mean 'loss'"),
+        ([("loss", ATTACKS.get("loss").Spec(), None)], "'loss' needs a model"),
+        ([("blind", ATTACKS.get("blind").Spec(), None)], "'blind' needs a learned state"),
+        ([("loss", None, None), ("loss", None, None)], "NAME:TAG"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(attacks, message, query):
+    with pytest.raises((RequestError, UnknownName), match=message):
+        score_pass(attacks, query, None)
+
+
+def test_missing_captions_are_refused(target, learned, query):
+    from lmia.target.victim import Victim
+
+    bare = query.with_columns(caption=["a man", *query.captions[1:]])
+    with pytest.raises(RequestError, match=r"query/0.* 2 words"):
+        score_pass([("clid", small("clid"), learned("clid"))], bare, Victim(target))
+    none = query.with_columns(caption=[None] * len(query))
+    with pytest.raises(RequestError, match="needs a caption"):
+        score_pass([("reconstruction", small("reconstruction"), None)], none, Victim(target), base=Victim(target))
+
+
+def test_fit_names_what_is_missing():
+    for name in ATTACKS.names():
+        if ATTACKS.get(name).fits(small(name)):
+            with pytest.raises(RequestError, match="cannot be fitted without"):
+                ATTACKS.get(name).fit(small(name), {})
+
+
+def test_wrapping_is_checked():
+    calibrated, combined = ATTACKS.get("calibrated").Spec, ATTACKS.get("combined").Spec
+    assert calibrated(attack="pia", settings={"t": 200}).identity() == {"attack": "pia"}
+    for spec, values, message in (
+        (calibrated, {"attack": "piaa"}, "did you mean 'pia'"),
+        (calibrated, {"attack": "pia", "settings": {"tt": 3}}, "tt"),
+        (calibrated, {"attack": "generated_set_nearest"}, "nothing to calibrate"),
+        (calibrated, {"attack": "calibrated"}, "cannot wrap itself"),
+        (combined, {"attacks": [{"attack": "combined"}]}, "cannot contain itself"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            spec.model_validate(values)
+
+
+def test_bounds_are_checked():
+    secmi = ATTACKS.get("secmi").Spec
+    for values, message in (({"t": 105}, "multiple of k"), ({"t": 990, "k": 10}, "last timestep")):
+        with pytest.raises(ValueError, match=message):
+            secmi(**values)
+
+
+def test_labels():
+    assert attack_of("loss") == attack_of("loss:t=400") == "loss"
+    assert issubclass(ATTACKS.get("loss"), Attack)
