@@ -1,4 +1,4 @@
-"""Resampling people (both classes) for the numbers that have no variance formula: TPR at a low FPR.
+"""Resampling people (both classes) for the numbers that have no variance formula, and people x worlds as a check.
 
 A replicate draws persons with replacement, within each pattern of classes (members, non-members), so a picture's
 weight is how often its person was drawn. Scores are sorted once; a replicate is a cumulative sum of weights.
@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmia.metrics.roc import allowed_false_positives
+from lmia.metrics.estimates import LEVEL, Estimate
+from lmia.metrics.roc import allowed_false_positives, auc
 from lmia.metrics.scores import ScoreSet
+from lmia.seeds import rng as seeded
 
 CHUNK = 4_000_000  # weights held at once (float32: 16 MB)
 
@@ -53,6 +55,48 @@ def draw_weights(strata: Sequence[np.ndarray], num: int, rng: np.random.Generato
     return weights
 
 
+def auc_replicates(sets: Sequence[ScoreSet], num: int, rng: np.random.Generator) -> np.ndarray:
+    """float64 [num, sets]: AUC in each bootstrap replicate, people shared between sets."""
+    people = people_of(sets)
+    sorters = [_AucSorter(s, code) for s, code in zip(sets, people.codes, strict=True)]
+    num_people = sum(len(s) for s in people.strata)
+    step = max(1, CHUNK // max(num_people, *(len(s) for s in sets)))
+    result = np.empty((num, len(sets)))
+    for start in range(0, num, step):
+        weights = draw_weights(people.strata, min(step, num - start), rng)
+        for k, sorter in enumerate(sorters):
+            result[start : start + step, k] = sorter.auc(weights)
+    return result
+
+
+def crossed_bootstrap(
+    worlds: Sequence[Sequence[ScoreSet]], *, replicates: int = 2_000, seed: int = 0, level: float = LEVEL
+) -> Estimate:
+    """Mean AUC over worlds with the percentile interval of a bootstrap that resamples people and worlds, crossed.
+
+    A check on `worlds.over_worlds`, not a substitute: K worlds drawn from K have (K - 1) / K of their spread, and the
+    noise of one picture in one world is counted more than once, so few worlds make it too narrow and many too wide.
+
+    Args:
+        worlds: Per world the targets' score sets (one, or two twins, whose AUCs are averaged).
+        replicates: Bootstrap replicates.
+        seed: Of the bootstrap.
+        level: Coverage aimed at.
+    """
+    sets = [s for world in worlds for s in world]
+    owner = np.repeat(np.arange(len(worlds)), [len(world) for world in worlds])
+    averaging = np.array([(owner == k) / (owner == k).sum() for k in range(len(worlds))])
+    generator = seeded("crossed_bootstrap", seed)
+    per_world = auc_replicates(sets, replicates, generator) @ averaging.T
+    drawn = draw_weights([np.arange(len(worlds))], replicates, generator) / len(worlds)
+    means = (per_world * drawn).sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    value = float((averaging @ np.array([auc(s.scores, s.member) for s in sets])).mean())
+    method = f"crossed bootstrap over people and {len(worlds)} worlds, percentiles"
+    se = float(means.std(ddof=1))
+    return Estimate(value, float(low), float(high), se, method, num_worlds=len(worlds), level=level)
+
+
 def tpr_replicates(
     sets: Sequence[ScoreSet], fprs: Sequence[float], num: int, rng: np.random.Generator, people: People | None = None
 ) -> np.ndarray:
@@ -90,6 +134,28 @@ def tpr_replicates_unclustered(
         accepted = m - np.searchsorted(member, threshold, "right")
         result[:, 0, j] = rng.binomial(m, accepted / m) / m
     return result
+
+
+class _AucSorter:
+    """One set's scores, sorted once: a weighted Mann-Whitney count per replicate."""
+
+    def __init__(self, scores: ScoreSet, code: np.ndarray):
+        order = np.argsort(scores.scores, kind="stable")
+        member = scores.member[order]
+        ordered = scores.scores[order]
+        self.member_code = code[order][member]
+        self.negative_code = code[order][~member]
+        self.below = np.searchsorted(ordered[~member], ordered[member], "left")
+        self.not_above = np.searchsorted(ordered[~member], ordered[member], "right")
+
+    def auc(self, weights: np.ndarray) -> np.ndarray:
+        """float64 [B] for person weights [B, P]."""
+        positive = weights[:, self.member_code]
+        negative = np.zeros((len(weights), len(self.negative_code) + 1), dtype=np.float32)
+        np.cumsum(weights[:, self.negative_code], axis=1, out=negative[:, 1:])
+        wins = negative[:, self.below] + negative[:, self.not_above]
+        twice = np.einsum("bm,bm->b", positive, wins, dtype=np.float64)
+        return twice / (2 * positive.sum(axis=1, dtype=np.float64) * negative[:, -1].astype(np.float64))
 
 
 class _TprSorter:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lmia.metrics.bootstrap import tpr_replicates, tpr_replicates_unclustered
-from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale, pairs_interval
+from lmia.metrics.estimates import LEVEL, Estimate, clopper_pearson, on_scale, pairs_interval, t_quantile
 from lmia.metrics.roc import FPRS, tpr_at_fpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.worlds import FEW_WORLDS
@@ -122,8 +122,9 @@ def joint_interval(scores: ScoreSet, fpr: float, level: float = LEVEL) -> tuple[
     members = scores.scores[scores.member]
     num_members, num = _num_persons(scores)
     falling = np.sort(scores.scores[~scores.member])[::-1]
-    highest = int(stats.binom.ppf(tail, num, fpr))
-    lowest = int(stats.binom.isf(tail, num, fpr)) + 1
+    counts = np.arange(num + 1)
+    highest = int(np.searchsorted(special.bdtr(counts, num, fpr), tail))
+    lowest = int((special.bdtrc(counts, num, fpr) > tail).sum()) + 1
     low, high = 0.0, 1.0
     if highest > 0:
         above = float((members > falling[_rank(highest, num, falling.size)]).mean())
@@ -156,7 +157,7 @@ def _widened(values: np.ndarray, limits: np.ndarray) -> tuple[list[float], str, 
     below, above = value - float(limits[:, 0].mean()), float(limits[:, 1].mean()) - value
     method, note = "exact: order statistics of the threshold x Clopper-Pearson", "few people: exact interval"
     if num > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, num - 1) * values.std(ddof=1)) / math.sqrt(num)
+        half = t_quantile((1 + LEVEL) / 2, num - 1) * float(values.std(ddof=1)) / math.sqrt(num)
         below, above = math.hypot(below, half), math.hypot(above, half)
         method += f", averaged over {num} worlds, their spread added"
     return [max(value - below, 0.0), min(value + above, 1.0)], method, note

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from lmia.metrics.estimates import Estimate, missing
+from lmia.metrics.estimates import Estimate, missing, t_quantile, t_tail
 from lmia.seeds import rng
 
 
@@ -55,7 +54,7 @@ def suite_mean(estimates: Sequence[Estimate]) -> Estimate:
     value = float(np.mean([e.value for e in estimates]))
     se = float(np.mean([e.se for e in estimates]))
     df = min(e.df for e in estimates)
-    half = float(stats.t.ppf(0.975, df)) * se
+    half = t_quantile(0.975, df) * se
     method = f"mean over a fixed suite of {len(estimates)} targets, standard errors averaged (any dependence)"
     return Estimate(value, value - half, value + half, se, method, df=df)
 
@@ -79,7 +78,7 @@ def simultaneous_lower_bounds(
         draws = rng("max_t", seed).multivariate_normal(
             np.zeros(len(estimates)), correlation, size=200_000, method="eigh"
         )
-        level = float(stats.norm.sf(np.quantile(draws.max(axis=1), 1 - alpha)))
+        level = t_tail(float(np.quantile(draws.max(axis=1), 1 - alpha)))
     for e in estimates:
         bounds.append(e.lower_bound(level))
     return bounds

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lmia.metrics.calibration import best_threshold, decide
 from lmia.metrics.estimands import paired
-from lmia.metrics.estimates import Estimate
+from lmia.metrics.estimates import Estimate, t_quantile
 from lmia.metrics.files import ScoreFile, where
 from lmia.metrics.influence import auc_statistic
 from lmia.metrics.low_fpr import LowFpr, low_fpr
@@ -274,7 +273,7 @@ def _balanced(family: Sequence[Group], people: str, warnings: list[str]) -> dict
 
 def _over_seeds(family: Sequence[Group], values: np.ndarray) -> dict[str, Any]:
     num = len(values)
-    half = float(stats.t.ppf(0.975, num - 1) * values.std(ddof=1) / math.sqrt(num))
+    half = t_quantile(0.975, num - 1) * float(values.std(ddof=1)) / math.sqrt(num)
     mean = float(values.mean())
     return {
         "num_seeds": num,

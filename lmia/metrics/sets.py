@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lmia.metrics.scores import Scores, ScoreSet, pool_by_person
 from lmia.seeds import rng
@@ -262,4 +262,4 @@ def _welch(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (high.mean(axis=1) - low.mean(axis=1)) / np.sqrt(a + b)
         df = (a + b) ** 2 / (a**2 / (high.shape[1] - 1) + b**2 / (low.shape[1] - 1))
-    return stats.t.sf(t, df)
+    return special.stdtr(df, -t)

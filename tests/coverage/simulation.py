@@ -7,7 +7,7 @@ picture's own part is half common to all worlds and half new in each; a world ad
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lmia.metrics.scores import ScoreSet
 
@@ -31,7 +31,7 @@ class Design:
     @property
     def shift(self) -> float:
         """Members' mean such that the mean AUC over worlds is `auc`."""
-        return float(stats.norm.ppf(self.auc) * np.sqrt(2 + WORLD_SHIFT**2))
+        return float(special.ndtri(self.auc) * np.sqrt(2 + WORLD_SHIFT**2))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def draw(design: Design, num_worlds: int, rng: np.random.Generator, *, twins: bo
         own = np.sqrt(COMMON) * common + np.sqrt(1 - COMMON) * rng.normal(size=total)
         return ScoreSet(ids, within + np.sqrt(1 - design.icc) * own + shift * member, member, persons)
 
-    aucs = stats.norm.cdf(shifts / np.sqrt(2))
+    aucs = special.ndtr(shifts / np.sqrt(2))
     return Draw(
         [scores(shift, in_a) for shift in shifts[:, 0]],
         [scores(shift, ~in_a) for shift in shifts[:, 1]] if twins else [],
@@ -69,4 +69,4 @@ def draw(design: Design, num_worlds: int, rng: np.random.Generator, *, twins: bo
 
 def true_tpr(shift: float, fpr: float) -> float:
     """TPR where the population's FPR is `fpr`."""
-    return float(stats.norm.sf(stats.norm.isf(fpr) - shift))
+    return float(special.ndtr(shift + special.ndtri(fpr)))

@@ -33,7 +33,7 @@ def test_simulated_truth_is_the_truth():
 def test_honest_intervals_cover_and_naive_ones_fail(photos):
     found = coverage(Design(120, photos, 0.5 if photos > 1 else 0.0, 0.6))
     honest = {key: value for key, value in found.items() if not key[1].startswith("naive")}
-    assert len(honest) == 8
+    assert len(honest) == 9
     # Three standard errors of 150 replicates below .93.
     assert all(value > 0.87 for value in honest.values()), honest
     # Seeds of the attack alone say nothing about pictures.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from lmia.metrics.bootstrap import tpr_replicates, tpr_replicates_unclustered
+from lmia.metrics.bootstrap import auc_replicates, tpr_replicates, tpr_replicates_unclustered
 from lmia.metrics.estimands import auc_estimate, paired
 from lmia.metrics.low_fpr import low_fpr
 from lmia.metrics.roc import auc, roc_curve, tpr_at_fpr
@@ -60,16 +60,17 @@ def main() -> None:
         ("AUC and clustered interval, 10^6 scores, 8 photos a person", lambda: auc_estimate([people])),
         ("paired difference, 10^5 scores", lambda part=part: paired([(part, part)])),
         ("TPR and intervals at three FPRs, 10^6 scores", lambda: low_fpr([[million]])),
+        ("10^4 bootstrap replicates of the AUC, 2,000 pictures", lambda: auc_replicates([small], 10**4, random)),
         (
-            "10^4 bootstrap replicates, 2,000 pictures",
+            "10^4 bootstrap replicates of TPRs, 2,000 pictures",
             lambda: tpr_replicates([small], (0.1, 0.01, 0.001), 10**4, random),
         ),
         (
-            "10^4 bootstrap replicates, 2,000 pictures of 250 people",
+            "10^4 bootstrap replicates of TPRs, 2,000 pictures of 250 people",
             lambda: tpr_replicates([clustered], (0.1, 0.01, 0.001), 10**4, random),
         ),
         (
-            "10^4 bootstrap replicates, 2,000 pictures, by order statistics",
+            "10^4 bootstrap replicates of TPRs, 2,000 pictures, by order statistics",
             lambda: tpr_replicates_unclustered(small, (0.1, 0.01, 0.001), 10**4, random),
         ),
         ("set test, 9,999 permutations of 2,000 people", lambda: set_p_value(small.members(), small.nonmembers())),

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmia.metrics.bootstrap import draw_weights, people_of, tpr_replicates, tpr_replicates_unclustered
+from lmia.metrics.bootstrap import (
+    auc_replicates,
+    crossed_bootstrap,
+    draw_weights,
+    people_of,
+    tpr_replicates,
+    tpr_replicates_unclustered,
+)
 from lmia.metrics.calibration import best_threshold, calibrated, decide, threshold_at_fpr
+from lmia.metrics.estimands import auc_estimate
 from lmia.metrics.estimates import clopper_pearson
-from lmia.metrics.roc import roc_curve, tpr_at_fpr
+from lmia.metrics.roc import auc, roc_curve, tpr_at_fpr
 from lmia.metrics.scores import ScoreSet
 from lmia.specs import RequestError
 
@@ -35,6 +43,28 @@ def test_a_replicate_is_the_metric_of_the_resampled_pictures(levels):
         for value, fpr in zip(row[0], (0.1, 0.3), strict=True):
             expected = tpr_at_fpr(s.scores[repeat], s.member[repeat], fpr)
             assert value == pytest.approx(expected.tpr, abs=1e-12)
+
+
+def test_an_auc_replicate_is_the_auc_of_the_resampled_pictures():
+    one, two = sample(60, photos=3, levels=2), sample(60, photos=3, seed=4)
+    people = people_of([one, two])
+    weights = draw_weights(people.strata, 100, np.random.default_rng(1))
+    found = auc_replicates([one, two], 100, np.random.default_rng(1))
+    for row, w in zip(found, weights, strict=True):
+        for k, s in enumerate((one, two)):
+            repeat = np.repeat(np.arange(60), w[people.codes[k]].astype(int))
+            assert row[k] == pytest.approx(auc(s.scores[repeat], s.member[repeat]), abs=1e-6)
+
+
+def test_the_crossed_bootstrap_agrees_with_the_formula_where_it_should():
+    random = np.random.default_rng(0)
+    s = sample(400, photos=4)
+    worlds = [ScoreSet(s.ids, s.scores + 0.3 * random.normal(size=400), s.member, s.identity) for _ in range(12)]
+    drawn = crossed_bootstrap([[w] for w in worlds], replicates=1000)
+    formula = auc_estimate(worlds)
+    assert drawn.value == pytest.approx(formula.value, abs=1e-12)
+    assert drawn.se == pytest.approx(formula.se, rel=0.15)
+    assert drawn.low == pytest.approx(formula.low, abs=0.02)
 
 
 def test_order_statistics_draw_from_the_same_distribution():
