@@ -169,7 +169,6 @@ class Driver:
             "runtime": self.runtime.model_dump(),
             "run": self.run_name,
             "revision": self.revision,
-            "scratch": None,
         }
         plain = [{"name": j.name, "stage": j.stage, "title": j.title, "payload": j.payload} for j in jobs]
         if executor == "driver":
@@ -190,10 +189,6 @@ class Driver:
             stage = stage_module(jobs[0].stage)
             shares = getattr(stage, "SHARES_GPU", False)
             gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
-            if self.store.local:
-                order["scratch"] = f"{self.store.root}/tune"
-            else:
-                order["scratch"] = f"{self.store.uri.rstrip('/')}/tune"
             yield from tune.run_jobs(plain, order, device, gpus)
 
     def _connect(self) -> str:

@@ -164,15 +164,22 @@ _NAME = re.compile(r"([a-z]+)-([0-9a-f]+)\.([0-9a-f]+)\.([0-9a-f]+)\.([0-9a-f]+)
 
 
 @contextlib.contextmanager
-def infrastructure(doing: str) -> Iterator[None]:
-    """Turn what the disk or the network says into an InfrastructureError that names what was being done."""
+def infrastructure(doing: str, *, absence: bool = True) -> Iterator[None]:
+    """Turn what the disk or the network says into an InfrastructureError that names what was being done.
+
+    Args:
+        doing: what, for people.
+        absence: FileNotFoundError is an answer (as when reading) and passes; otherwise it is a failure too.
+    """
     try:
         yield
-    except FileNotFoundError:
+    except (InfrastructureError, Corrupt, ValueError, TypeError):
         raise
-    except OSError as error:
-        hint = " (the disk is full)" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise InfrastructureError(f"{doing}: {error}{hint}") from error
+    except Exception as error:  # clients of object stores raise what they like when there is no network
+        if absence and isinstance(error, FileNotFoundError):
+            raise
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InfrastructureError(f"{doing}: {error}{' (the disk is full)' if full else ''}") from error
 
 
 class Store:
@@ -191,7 +198,7 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Write a key whole: on a disk by temporary name, fsync and rename; elsewhere by one put."""
-        with infrastructure(f"cannot write {key} to the store {self.uri}"):
+        with infrastructure(f"cannot write {key} to the store {self.uri}", absence=False):
             if not self.local:
                 self.fs.pipe_file(self.path(key), data)
                 return
@@ -256,9 +263,7 @@ class Store:
 
     def manifest(self, key: str) -> Manifest:
         """The manifest at a key."""
-        value = self.read_json(key)
-        parts = tuple(Part(**part) for part in value.pop("parts"))
-        return Manifest(**{**value, "parts": parts, "slices": tuple(value["slices"]), "key": key})
+        return _manifest(key, self.read_json(key))
 
     def put_slice(
         self,
@@ -334,7 +339,7 @@ class Store:
         for name in self.names("manifests"):
             if name.startswith(f"{ref.kind}-{ref.address}.") and f"manifests/{name}" != key:
                 self.remove(f"manifests/{name}")
-        return self.manifest(key)
+        return _manifest(key, value)
 
     def verify(self, manifest: Manifest, *, content: bool) -> list[Part]:
         """Parts that are missing, of another size or (if `content`) of other bytes than their names say."""
@@ -377,6 +382,11 @@ class Store:
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise Corrupt(f"{part.key} does not hold the bytes that its name promises", manifest, part)
         return data
+
+
+def _manifest(key: str, value: dict[str, Any]) -> Manifest:
+    parts = tuple(Part(**part) for part in value["parts"])
+    return Manifest(**{**value, "parts": parts, "slices": tuple(value["slices"]), "key": key})
 
 
 def slice_name(number: int, of: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ray import tune
-from ray.tune import FailureConfig, RunConfig, TuneConfig
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from ray.tune.experiment import Trial
 
 from bench.engine.cluster import num_workers
@@ -98,9 +98,8 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
     resources = {"cpu": runtime.cpus_per_worker if device == "cpu" else 0, "gpu": gpus if device == "cuda" else 0}
     events: queue.Queue[dict[str, Any] | None] = queue.Queue()
     failure: list[BaseException] = []
-    scratch = order["scratch"] or tempfile.mkdtemp(prefix="lmia-tune-")
 
-    def fit() -> None:
+    def fit(scratch: str) -> None:
         try:
             tuner = tune.Tuner(
                 tune.with_resources(Training, resources),
@@ -116,6 +115,8 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
                     verbose=0,
                     callbacks=[_Listener(events)],
                     failure_config=FailureConfig(max_failures=0),
+                    # Nothing is handed over at the end, so no worker ever looks for the driver's folder.
+                    checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 ),
             )
             tuner.fit()
@@ -124,10 +125,12 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
         finally:
             events.put(None)
 
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    while (event := events.get()) is not None:
-        yield event
-    thread.join()
+    # Tune insists on a folder for its own notes; they are of no use after the experiment.
+    with tempfile.TemporaryDirectory(prefix="lmia-tune-", ignore_cleanup_errors=True) as scratch:
+        thread = threading.Thread(target=fit, args=(scratch,), daemon=True)
+        thread.start()
+        while (event := events.get()) is not None:
+            yield event
+        thread.join()
     if failure:
         raise failure[0]
