@@ -77,8 +77,9 @@ def finetune(
         spec: the method's spec.
         epochs: at which ends checkpoints are written; the last one ends the run.
         out: the folder for an epoch's checkpoint, written whole or not at all.
-        partial: folder for progress; a run with the same base, pictures and spec continues from it, also to later
-            epochs, and ends bit-equal to an uninterrupted one on the same kind of machine.
+        partial: folder for progress and the checkpoints so far; a run with the same base, pictures and spec
+            continues from it, also to later epochs, and ends bit-equal to an uninterrupted one on the same kind of
+            machine (on a GPU as far as its attention kernels add up in a fixed order).
         device: where to train.
         attention: backend, see `load_model`.
         gradient_checkpointing: trade time for memory.
@@ -91,6 +92,8 @@ def finetune(
         For each epoch {"epoch", "step", "train_loss", "seconds", "pictures_per_second", "attention"}; train_loss is
         the mean over that epoch's batches, before each step.
     """
+    import torch
+
     kind = METHODS.get(method)
     wanted = sorted(set(epochs))
     if not wanted or wanted[0] < 1:
@@ -101,6 +104,7 @@ def finetune(
     pictures = pictures.take(order)
     captions = training_captions(pictures, spec.caption)
 
+    torch.backends.cudnn.deterministic = True  # convolutions add up in a fixed order
     # weights stay float32 on the device; only products are made in spec.dtype
     model = load_model(layers, device=device, dtype="float32", attention=attention, allow_pickle=allow_pickle)
     data = _Data(model, pictures, captions, spec)
@@ -111,8 +115,9 @@ def finetune(
     run = _Run(model, trained, data, spec)
     run.identity = _identity(layers, pictures.ids, captions, method, spec)
     save = kind.save
-    if not run.restore(partial, wanted, out):
-        run.figures = {}
+    if partial is not None and run.restore(partial, wanted):
+        for epoch in (epoch for epoch in wanted if epoch <= run.epoch):
+            _copy_whole(_kept(partial, epoch), out(epoch))
     started = last_save = last_report = time.monotonic()
     seen = 0
     steps_per_epoch = -(-len(pictures) // spec.batch_size)
@@ -149,7 +154,11 @@ def finetune(
         loss = run.mean_loss()
         run.next_epoch()
         if run.epoch in wanted:
-            _write_whole(out(run.epoch), lambda folder: save(model, spec, folder))
+            if partial is None:
+                _write_whole(out(run.epoch), lambda folder: save(model, spec, folder))
+            else:  # the caller's folder may not outlive an interruption, so progress holds the checkpoints, too
+                _write_whole(_kept(partial, run.epoch), lambda folder: save(model, spec, folder))
+                _copy_whole(_kept(partial, run.epoch), out(run.epoch))
             run.figures[run.epoch] = {
                 "epoch": run.epoch,
                 "step": run.step,
@@ -227,17 +236,27 @@ class _Data:
             if lot.random() < spec.caption_dropout:
                 texts[row] = self.blank_at
             lot.standard_normal(out=noise[row], dtype=np.float32)
-        chosen = torch.from_numpy(batch).to(self.device)
+        chosen = _moved(batch, self.device)
         z0 = self.latents[chosen]
         if self.mirrored is not None:
-            turned = torch.from_numpy(mirrored).to(self.device).view(-1, 1, 1, 1)
+            turned = _moved(mirrored, self.device).view(-1, 1, 1, 1)
             z0 = torch.where(turned, self.mirrored[chosen], z0)
         return (
             z0,
-            torch.from_numpy(noise).to(self.device),
-            torch.from_numpy(times).to(self.device),
-            self.texts[torch.from_numpy(texts).to(self.device)],
+            _moved(noise, self.device),
+            _moved(times, self.device),
+            self.texts[_moved(texts, self.device)],
         )
+
+
+def _moved(array: np.ndarray, device: str) -> Any:
+    """An array on the device; to a GPU through pinned memory, so that nothing waits for the copy."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class _Run:
@@ -319,7 +338,7 @@ class _Run:
             "scaler": self.scaler.state_dict(),
         }
 
-    def restore(self, partial: Path | None, wanted: Sequence[int], out: Callable[[int], Path]) -> bool:
+    def restore(self, partial: Path, wanted: Sequence[int]) -> bool:
         """Continues from saved progress if it is of this very run and no checkpoint before it is missing."""
         import torch
 
@@ -329,7 +348,7 @@ class _Run:
         tensors, state = saved
         figures = {int(epoch): value for epoch, value in state["figures"].items()}
         passed = [epoch for epoch in wanted if epoch <= state["epoch"]]
-        if state["epoch"] > wanted[-1] or any(epoch not in figures or not out(epoch).is_dir() for epoch in passed):
+        if any(epoch not in figures or not _kept(partial, epoch).is_dir() for epoch in passed):
             return False
         with torch.no_grad():
             for name, value in self.trained.items():
@@ -366,7 +385,16 @@ def _identity(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+def _kept(partial: Path, epoch: int) -> Path:
+    """Where progress holds the checkpoint of an epoch."""
+    return partial / f"epoch-{epoch}"
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    _write_whole(target, lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True))
+
+
+def _write_whole(folder: Path, write: Callable[[Path], object]) -> None:
     writing = folder.with_name(f"{folder.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir(parents=True)

@@ -84,6 +84,11 @@ def test_an_interrupted_run_continues_bit_by_bit(folder, pictures, tmp_path, met
         assert same(weights(tmp_path / "whole", epoch, method), weights(tmp_path / "parts", epoch, method))
         assert whole[epoch]["train_loss"] == parts[epoch]["train_loss"]
 
+    # the folder of the checkpoints may be gone, as when a job starts again elsewhere
+    counted.clear()
+    run(folder, pictures, method, tmp_path / "elsewhere", **options)
+    assert not counted and same(weights(tmp_path / "elsewhere", 1, method), weights(tmp_path / "whole", 1, method))
+
     # asked again for a later epoch, the run goes on; for the same ones, nothing is trained
     counted.clear()
     run(folder, pictures, method, tmp_path / "parts", **options)
