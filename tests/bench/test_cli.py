@@ -1,0 +1,131 @@
+"""The command: what there is, exit statuses, one-line mistakes before any work."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench.cli import main, parser
+
+COMMANDS = [
+    "run", "plan", "status", "leaderboard", "ui", "evaluate", "pretrain", "pull", "attacks", "presets",
+]  # fmt: skip
+
+
+def test_the_commands_are_these():
+    (sub,) = [a for a in parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
+    assert list(sub.choices) == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quik"], "unknown preset 'quik'; did you mean 'quick'"),
+        (["plan", "tiny", "--set", "default.aux=reel"], "did you mean 'real'"),
+        (["run", "tiny", "--runtime", "wokers=2"], "did you mean 'workers'"),
+        (["run", "tiny", "--runtime", "device=tpu"], "device = 'tpu'"),
+        (["leaderboard", "nothing"], "no campaign 'nothing'"),
+        (["leaderboard", "--format", "yaml"], "invalid choice: 'yaml'"),
+        (["runn"], "runn"),
+        (["run", "tiny", "--set", "default.base=some/model"], "a hub id must be pinned"),
+        (["pretrain", "--out", "x", "--work", "y", "--set", "unet_stepz=1"], "did you mean 'unet_steps'"),
+    ],
+)
+def test_mistakes_exit_2_with_one_line_and_no_work(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def pictures(folder, count):
+    from PIL import Image
+
+    for person in range(count):
+        (folder / f"p{person:02d}").mkdir(parents=True)
+        for photo in range(2):
+            colour = (person * 20 % 256, 255 - person * 11 % 256, photo * 90)
+            image = Image.linear_gradient("L").rotate(person * 17 + photo * 40).convert("RGB")
+            Image.blend(image, Image.new("RGB", image.size, colour), 0.4).save(
+                folder / f"p{person:02d}" / f"{photo}.png"
+            )
+
+
+def folder_benchmark(tmp_path, **more):
+    import yaml
+
+    raw = {
+        "extends": "tiny",
+        "name": "mine",
+        "data": {"kind": "folder", "root": str(tmp_path / "faces"), "size": 32, "near_duplicates": "keep", **more},
+        "people": {"A": 2, "B": 2, "C": 2, "aux": 4, "query": 2},
+        "trained_photos": 1,
+        "pictures": 4,
+        "grid": [{"name": "x", "axes": {"attack": "loss"}}],
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return str(path)
+
+
+def test_bad_pictures_are_mistakes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces" / "north").mkdir(parents=True)
+    assert main(["plan", folder_benchmark(tmp_path)]) == 2
+    assert "no pictures in it" in capsys.readouterr().err
+    pictures(tmp_path / "faces" / "north", 12)
+    pictures(tmp_path / "faces" / "south", 5)
+    assert main(["plan", folder_benchmark(tmp_path)]) in (0, 2)  # loss needs no south
+    capsys.readouterr()
+    (tmp_path / "faces" / "north" / "p00" / "0.png").write_bytes(b"not a picture")
+    assert main(["run", folder_benchmark(tmp_path)]) == 2
+    assert "0.png" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_fewer_people_than_needed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "faces" / "north", 5)
+    pictures(tmp_path / "faces" / "south", 5)
+    assert main(["plan", folder_benchmark(tmp_path)]) == 2
+    assert "there are 5 people, but 12 are needed" in capsys.readouterr().err
+
+
+def test_pickled_base_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        (tmp_path / "model" / part).mkdir(parents=True)
+    (tmp_path / "model" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert main(["plan", "tiny", "--set", f"default.base={tmp_path / 'model'}"]) == 2
+    assert "is a pickle" in capsys.readouterr().err
+
+
+def test_plan_runs_nothing_and_counts(tmp_path, capsys):
+    assert main(["plan", "tiny", "--store", str(tmp_path / "s"), "--format", "json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    lines = {line["kind"]: line for line in value["artifacts"]}
+    assert lines["row"]["unique"] == len(value["cells"])
+    assert lines["model"]["unique"] < lines["model"]["naive"]
+    assert not (tmp_path / "s").exists()
+    assert main(["plan", "tiny", "--store", str(tmp_path / "s")]) == 0
+    assert "a script per cell" in capsys.readouterr().out
+
+
+def test_status_of_an_empty_store(tmp_path, capsys):
+    assert main(["status", "--store", str(tmp_path)]) == 0
+    assert "nothing was run" in capsys.readouterr().out
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from bench.cli import parser; parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_attacks_and_presets_are_listed(capsys):
+    assert main(["attacks", "--format", "json"]) == 0
+    assert {"loss", "generated_set_classifier"} <= {row["attack"] for row in json.loads(capsys.readouterr().out)}
+    assert main(["presets"]) == 0
+    assert "quick" in capsys.readouterr().out
