@@ -26,6 +26,8 @@ Access = Literal["none", "text-to-image", "img2img", "eps", "gradient"]
 Learned = dict[str, "torch.Tensor"]
 Progress = Callable[[dict[str, Any]], None]
 
+ACCESS: tuple[Access, ...] = ("none", "text-to-image", "img2img", "eps", "gradient")
+"""From the weakest to the strongest."""
 NEEDS = frozenset({"model", "positives", "negatives", "captions", "base", "shadow", "encoder"})
 
 
@@ -87,6 +89,11 @@ class Attack:
     def requires(cls, spec: Any) -> frozenset[str]:
         """What this spec really needs, out of `needs`."""
         return cls.needs
+
+    @classmethod
+    def access_for(cls, spec: Any) -> Access:
+        """What this spec asks of the target; differs from `access` only for attacks that wrap others."""
+        return cls.access
 
     @classmethod
     def fits(cls, spec: Any) -> bool:

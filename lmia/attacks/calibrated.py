@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, silent
+from lmia.attacks import ATTACKS, Access, Attack, Learned, Progress, silent
 from lmia.attacks.components import Component
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ class Calibrated(Attack):
     needs = frozenset({"model", "base", "captions", "shadow", "encoder"})
     learns = True
     paper = "Watson et al., ICLR 2022"
+
+    @classmethod
+    def access_for(cls, spec: CalibratedSpec) -> Access:
+        """The wrapped attack's."""
+        attack, inner = spec.unwrap()
+        return attack.access_for(inner)
 
     @classmethod
     def requires(cls, spec: CalibratedSpec) -> frozenset[str]:

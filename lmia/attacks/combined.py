@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, Shadow, need, silent
+from lmia.attacks import ACCESS, ATTACKS, Access, Attack, Learned, Progress, Shadow, need, silent
 from lmia.attacks.blind import decide, regress
 from lmia.attacks.components import Component
 from lmia.attacks.scoring import score_pass
@@ -61,6 +61,12 @@ class Combined(Attack):
     needs = frozenset({"model", "base", "captions", "shadow", "encoder"})
     learns = True
     paper = "Dubinski et al., CVPR 2025 (CDI)"
+
+    @classmethod
+    def access_for(cls, spec: CombinedSpec) -> Access:
+        """The strongest of the components'."""
+        parts = [component.unwrap() for component in spec.attacks]
+        return max((attack.access_for(inner) for attack, inner in parts), key=ACCESS.index)
 
     @classmethod
     def requires(cls, spec: CombinedSpec) -> frozenset[str]:

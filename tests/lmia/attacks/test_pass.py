@@ -120,6 +120,16 @@ def test_bounds_are_checked():
             secmi(**values)
 
 
+def test_access_of_a_wrapper_is_that_of_what_it_wraps():
+    calibrated, combined = ATTACKS.get("calibrated"), ATTACKS.get("combined")
+    assert calibrated.access_for(calibrated.Spec(attack="gsa1")) == "gradient"
+    assert "shadow" in calibrated.requires(calibrated.Spec(attack="gsa1"))
+    assert combined.access_for(combined.Spec()) == "eps"
+    both = [{"attack": "rediffuse"}, {"attack": "calibrated", "settings": {"attack": "gsa2"}}]
+    assert combined.access_for(combined.Spec(attacks=both)) == "gradient"
+    assert combined.requires(combined.Spec(attacks=both)) == {"model", "shadow", "base"}
+
+
 def test_labels():
     assert attack_of("loss") == attack_of("loss:t=400") == "loss"
     assert issubclass(ATTACKS.get("loss"), Attack)

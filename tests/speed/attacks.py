@@ -1,0 +1,96 @@
+"""Pictures per second of all eps attacks in one pass, beside the sum of each alone, with equal scores.
+
+    python tests/speed/attacks.py [--model FOLDER] [--pictures 64] [--device cpu] [--batch 16]
+
+Without --model a random model of the embedded one's size is used: the time does not depend on the weights.
+Shadow-trained attacks are fitted on a handful of pictures first; fitting is not timed.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lmia.attacks import ATTACKS, Shadow
+from lmia.attacks.scoring import nfe_asked, score_pass
+from lmia.data.pictures import Pictures
+
+
+def pictures(tag: str, count: int, size: int) -> Pictures:
+    """Random pictures with captions."""
+    rng = np.random.default_rng([ord(letter) for letter in tag])
+    return Pictures.of(
+        [f"{tag}/{i}" for i in range(count)],
+        rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        identity=[f"{tag}/{i}" for i in range(count)],
+        caption=[f"a headshot of a person with number {i}" for i in range(count)],
+    )
+
+
+def main() -> None:
+    """Measures and prints one JSON object."""
+    import torch
+
+    from lmia.target.architecture import ArchitectureSpec
+    from lmia.target.model import load_model
+    from lmia.target.testing import random_model
+    from lmia.target.victim import Victim
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    options = parser.parse_args()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    folder = options.model or random_model(Path(tempfile.mkdtemp()) / "model", 0, ArchitectureSpec())
+    model = load_model([folder], device=options.device)
+    query = pictures("query", options.pictures, model.size)
+    shadow = [Shadow(model, pictures("in", 8, model.size), pictures("out", 8, model.size))]
+    entries = []
+    for name in ATTACKS.names():
+        attack = ATTACKS.get(name)
+        if attack.access == "eps":
+            spec = attack.Spec()
+            fitted = attack.fit(spec, {"shadow": shadow, "base": model}, device=options.device)
+            entries.append((name, spec, fitted))
+
+    def timed(chosen: list) -> tuple[dict, float, float, int]:
+        target, base = (Victim(model, 0, options.batch) for _ in range(2))
+        wall, busy = time.perf_counter(), time.process_time()
+        scores = score_pass(chosen, query, target, base=base, device=options.device)
+        spent = target.evaluations + base.evaluations
+        return scores, time.perf_counter() - wall, time.process_time() - busy, spent
+
+    timed(entries[:1])  # warm up
+    alone = {name: timed([(name, spec, fitted)]) for name, spec, fitted in entries}
+    together, wall, busy, spent = timed(entries)
+    difference = max(
+        float(np.abs(together[name] - result[0][name]).max() / np.abs(result[0][name]).max())
+        for name, result in alone.items()
+    )
+    report = {
+        "attacks": [name for name, _, _ in entries],
+        "pictures": len(query),
+        "evaluations_per_picture": {
+            "sum_of_each_alone": sum(result[3] for result in alone.values()) / len(query),
+            "declared": nfe_asked(entries),
+            "together": spent / len(query),
+        },
+        "wall_s": {"sum_of_each_alone": sum(result[1] for result in alone.values()), "together": wall},
+        "process_s": {"sum_of_each_alone": sum(result[2] for result in alone.values()), "together": busy},
+        "pictures_per_s": {
+            "sum_of_each_alone": len(query) / sum(result[1] for result in alone.values()),
+            "together": len(query) / wall,
+        },
+        "largest_relative_difference": difference,
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
