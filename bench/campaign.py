@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,24 @@ class Question:
     row: Artifact
 
 
-def questions(benchmark: Benchmark) -> list[Question]:
-    """The cells of a benchmark with their rows; cells that differ in nothing that counts share one."""
+def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None) -> list[Question]:
+    """The cells of a benchmark with their rows; cells that differ in nothing that counts share one.
+
+    `tell` hears what of the data is left out.
+
+    Raises:
+        RequestError: the data cannot answer the benchmark's questions.
+    """
+    from bench.grid import data_spec
+    from lmia.data.sources import SOURCES
+
+    kind, data = data_spec(benchmark)
+    for line in SOURCES.get(kind).check(data):
+        tell(line)
     from bench.plan.expand import rows_of
 
     asked, found = cells(benchmark), dict[str, Question]()
-    for cell, row in zip(asked, rows_of(asked), strict=True):
+    for cell, row in zip(asked, rows_of(asked, tell), strict=True):
         found.setdefault(row.address, Question(cell, row))
     return list(found.values())
 

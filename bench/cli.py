@@ -102,9 +102,7 @@ def _run(args: argparse.Namespace) -> int:
 
     benchmark = load(args.preset, args.set)
     runtime = _runtime(args)
-    for line in _data_warnings(benchmark):
-        _tell(line)
-    asked = campaign.questions(benchmark)
+    asked = campaign.questions(benchmark, _tell)
     store = Store(args.store)
     campaign.record(benchmark, asked, args.set, store)
     tracker = None if args.no_track else _Tracking(benchmark.name, asked, store)
@@ -189,14 +187,6 @@ def _runtime(args: argparse.Namespace) -> Any:
         raise explain(error, Runtime, "--runtime") from None
 
 
-def _data_warnings(benchmark: Any) -> list[str]:
-    from bench.grid import data_spec
-    from lmia.data.sources import SOURCES
-
-    kind, spec = data_spec(benchmark)
-    return SOURCES.get(kind).check(spec)
-
-
 def _plan(args: argparse.Namespace) -> int:
     import json
 
@@ -204,7 +194,7 @@ def _plan(args: argparse.Namespace) -> int:
     from bench.grid import load
 
     benchmark = load(args.preset, args.set)
-    asked = campaign.questions(benchmark)
+    asked = campaign.questions(benchmark, _tell)
     lines = campaign.plan(asked, Store(args.store))
     if args.format == "json":
         value = {

@@ -29,16 +29,17 @@ HALVES = ("A", "B")
 SECOND_SET = 1_000_003  # added to a seed where the same generator must draw other pictures
 
 
-def rows_of(cells: Iterable[Cell]) -> list[Artifact]:
-    """For each cell the row that answers it, with everything that it is made of."""
+def rows_of(cells: Iterable[Cell], tell: Callable[[str], None] = lambda _: None) -> list[Artifact]:
+    """For each cell the row that answers it, with everything that it is made of; `tell` hears what was left out."""
     known: dict[Hashable, Any] = {}
-    return [_Question(cell, known).row() for cell in cells]
+    return [_Question(cell, known, tell).row() for cell in cells]
 
 
 @dataclass
 class _Question:
     cell: Cell
     known: dict[Hashable, Any]  # what the data says, asked once for all cells
+    tell: Callable[[str], None]
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,13 +74,19 @@ class _Question:
         """The persons of a part, people known to the base model left out."""
         kind, spec = self.data
         people, seed, base = self.settings.people, self.settings.split_seed, resolve_base(self.axes.base)
+        photos = self.settings.trained_photos + self.settings.held_photos
 
         def split() -> dict[str, list[str]]:
-            prescribed = SOURCES.get(kind).parts(spec, source)
-            if prescribed is not None:
-                return prescribed
             known = base.known_identities(kind, spec)
             names = [name for name in SOURCES.get(kind).identities(spec, source) if name not in known]
+            enough = {name for name in names if SOURCES.get(kind).photos(spec, source, name) >= photos}
+            if len(enough) < len(names):
+                few = len(names) - len(enough)
+                self.tell(f"source {source!r}: {few} people with fewer than {photos} photos are left out")
+            prescribed = SOURCES.get(kind).parts(spec, source)
+            if prescribed is not None:
+                return {part: [name for name in those if name in enough] for part, those in prescribed.items()}
+            names = [name for name in names if name in enough]
             try:
                 return assign(names, people, seed)
             except RequestError as error:
@@ -95,12 +102,6 @@ class _Question:
         trained, kept = self.settings.trained_photos, self.settings.held_photos
         photos = range(trained, trained + kept) if held else range(trained + kept if both else trained)
         people = self.part(source, part)
-        for person in people:
-            there = self.once(("photos", kind, spec, person), partial(SOURCES.get(kind).photos, spec, source, person))
-            if there < trained + kept:
-                raise RequestError(
-                    f"{source}: {person!r} has {there} photos; trained_photos + held_photos asks for {trained + kept}"
-                )
         real = RealSpec(
             data=spec,
             digest=self.once(("digest", kind, spec, source), lambda: SOURCES.get(kind).digest(spec, source)),
@@ -110,6 +111,16 @@ class _Question:
             photos=tuple(photos),
         )
         return self.marked(Artifact("pictures", kind, SOURCES.get(kind).version, real), mark)
+
+    def need_captions(self, source: str, what: str) -> None:
+        """Refuse, before any work, what needs captions that the data does not have."""
+        kind, spec = self.data
+        bare = self.once(("bare", kind, spec, source), lambda: SOURCES.get(kind).uncaptioned(spec, source))
+        if bare:
+            raise RequestError(
+                f"{what} = 'caption': {len(bare)} pictures of {source!r} have no caption, such as {bare[0]!r}; "
+                f"give them captions (a .txt beside each, or metadata.csv) or set {what} to 'class'"
+            )
 
     def marked(self, pictures: Artifact, mark: str) -> Artifact:
         """The pictures with a watermark."""
@@ -130,6 +141,8 @@ class _Question:
         """A model tuned on pictures by the cell's method for the cell's epochs."""
         method = METHODS.get(self.axes.method)
         spec = finetune_spec(self.settings, self.axes.method, seed=world)
+        if spec.caption == "caption":
+            self.need_captions(source_of(pictures), "finetune.caption")
         tuned = TunedSpec(finetune=spec, epochs=self.axes.epochs)
         return Artifact("model", self.axes.method, method.version, tuned, {"base": self.base, "pictures": pictures})
 
@@ -150,6 +163,7 @@ class _Question:
         )
         inputs = {"model": model}
         if self.axes.prompt == "caption":
+            self.need_captions(source_of(captioned), "prompt")
             inputs["captions"] = captioned
         return Artifact("pictures", "generated", 1, spec, inputs, num_slices=-(-count // self.settings.slice))
 
@@ -223,7 +237,10 @@ class _Question:
         if "model" in requires:
             assert model is not None
             inputs["model"] = model
-            captions = self.axes.captions if self.axes.attack == name else "caption"
+            # A control that is not the cell's own attack (the loss gap) takes captions where there are any.
+            captions = self.axes.captions if self.axes.attack == name else self.settings.default.captions
+            if captions == "caption":
+                self.need_captions(source_of(query), "captions")
             prompt_source = self.axes.source if captions == "class" else None
         return Artifact(
             "scores",
@@ -382,6 +399,11 @@ class _Question:
             query = self.real(self.axes.source, half, mark=member_mark)
             inputs[f"blind.{half}"] = self.scores("blind", 0, query, model=None, learned=learned)
         inputs["blind.other"] = self.scores("blind", 0, self._other_people(nonmember_mark), model=None, learned=learned)
+
+
+def source_of(pictures: Artifact) -> str:
+    """The source of real pictures, watermarked or not."""
+    return source_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.source)
 
 
 def count_pictures(pictures: Artifact) -> int:

@@ -78,12 +78,26 @@ def test_bad_pictures_are_mistakes(tmp_path, capsys, monkeypatch):
     assert "no pictures in it" in capsys.readouterr().err
     pictures(tmp_path / "faces" / "north", 12)
     pictures(tmp_path / "faces" / "south", 5)
-    assert main(["plan", folder_benchmark(tmp_path)]) in (0, 2)  # loss needs no south
-    capsys.readouterr()
-    (tmp_path / "faces" / "north" / "p00" / "0.png").write_bytes(b"not a picture")
-    assert main(["run", folder_benchmark(tmp_path)]) == 2
-    assert "0.png" in capsys.readouterr().err
+    assert main(["plan", folder_benchmark(tmp_path)]) == 2
+    assert "have no caption" in capsys.readouterr().err
+    assert main(["plan", folder_benchmark(tmp_path), "--set", "finetune.caption=class"]) == 2
+    assert "set captions to 'class'" in capsys.readouterr().err
+
+
+def test_unreadable_picture_is_named_or_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "faces" / "north", 13)
+    pictures(tmp_path / "faces" / "south", 5)
+    (tmp_path / "faces" / "north" / "p12" / "0.png").write_bytes(b"not a picture")
+    captions = ["--set", "finetune.caption=class", "--set", "default.captions=class"]
+    assert main(["run", folder_benchmark(tmp_path), *captions]) == 2
+    assert "north/p12/0.png" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
+    lenient = folder_benchmark(tmp_path, skip_unreadable=True)
+    assert main(["plan", lenient, *captions]) == 0
+    error = capsys.readouterr().err
+    assert "1 of 36 pictures left out, unreadable" in error
+    assert "1 people with fewer than 2 photos are left out" in error
 
 
 def test_fewer_people_than_needed(tmp_path, capsys, monkeypatch):

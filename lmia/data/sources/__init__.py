@@ -40,6 +40,11 @@ class DataSource:
         return None
 
     @staticmethod
+    def uncaptioned(spec: Any, source: str) -> list[str]:
+        """Names of the pictures of a source that have no caption of their own."""
+        return []
+
+    @staticmethod
     def pictures(spec: Any, source: str, part: str, identities: list[str], photos: range | list[int]) -> Pictures:
         """The given photos (by number) of the given persons, with ids ``source/identity/number``, own captions."""
         raise AssertionError("a data source defines pictures")

@@ -245,6 +245,11 @@ class FolderSource(DataSource):
         return parts or None
 
     @classmethod
+    def uncaptioned(cls, spec: FolderSpec, source: str) -> list[str]:
+        """Names of the pictures of a source that have no caption of their own."""
+        return [entry.name for entries in cls._people(spec, source).values() for entry in entries if not entry.caption]
+
+    @classmethod
     def photos(cls, spec: FolderSpec, source: str, identity: str) -> int:
         """How many pictures there are of a person."""
         return len(cls._entries(spec, source, identity))
