@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from bench.leaderboard import words
 from bench.leaderboard.rank import Board, Campaign, Entry, join
@@ -52,6 +52,19 @@ if TYPE_CHECKING:
 LAYOUT = 1  # raised when what is written for a row changes, so that old runs are written again
 FLUSH_S = 1.0
 PAGE = 1000
+
+# The runs of a campaign as MLflow's UI first shows them: the leaderboard. Anybody may choose another view there.
+VIEW = "leaderboard"
+_VIEW = {
+    "searchFilter": "tags.section = 'ranked' and tags.current = 'yes'",
+    "orderByKey": "metrics.`delta_bound`",
+    "orderByAsc": False,
+    "selectedColumns": [
+        *[f"metrics.`{name}`" for name in ("delta_auc", "delta_auc_low", "delta_auc_high", "mde", "p_adjusted", "auc")],
+        *[f"params.`{name}`" for name in ("attack", "aux", "guidance", "prompt", "steps", "epochs", "method")],
+        "tags.`section`",
+    ],
+}
 
 # Asked for before the import: no reports to anybody, no progress bars, a server that is not there is noticed soon.
 _ENVIRONMENT = {
@@ -405,15 +418,13 @@ class Tracker:
                 # A server knows itself where its files belong.
                 files = (self.home / "mlruns").as_uri() if self.uri.startswith("sqlite:") else None
                 location = f"{files}/{_hash(name)}" if files else None
-                self._experiments[name] = self._client.create_experiment(
-                    name,
-                    artifact_location=location,
-                    tags={
-                        "mlflow.experimentKind": "custom_model_development",
-                        "mlflow.experiment.primaryMetric.name": "delta_auc",
-                        "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
-                    },
-                )
+                tags = {
+                    "mlflow.experimentKind": "custom_model_development",
+                    "mlflow.experiment.primaryMetric.name": "delta_auc",
+                    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+                    f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW),
+                }
+                self._experiments[name] = self._client.create_experiment(name, location, tags=tags)
         return self._experiments[name]
 
     def _runs(self, experiment: str) -> dict[str, dict[str, Any]]:
@@ -507,7 +518,7 @@ def ui_command(store: str | Path, port: int = 5000, tracking_uri: str | None = N
 
 
 def ui_url(campaign: str | None, store: str | Path, port: int = 5000) -> str:
-    """The address of a campaign's runs in the UI, ranked cells by Delta, strongest first."""
+    """The address of a campaign's runs in the UI as a leaderboard (see `VIEW`)."""
     base = f"http://127.0.0.1:{port}/#/experiments"
     if campaign is None:
         return base
@@ -517,9 +528,7 @@ def ui_url(campaign: str | None, store: str | Path, port: int = 5000) -> str:
     found = mlflow.MlflowClient(database_uri(store)).get_experiment_by_name(f"lmia/{campaign}")
     if found is None:
         return base
-    query = quote("tags.section = 'ranked' and tags.current = 'yes'")
-    order = quote("metrics.`delta_auc`")
-    return f"{base}/{found.experiment_id}/runs?searchFilter={query}&orderByKey={order}&orderByAsc=false"
+    return f"{base}/{found.experiment_id}/runs?viewStateShareKey={VIEW}"
 
 
 def ui(store: str | Path, port: int = 5000, tracking_uri: str | None = None) -> int:
@@ -632,8 +641,7 @@ def _note(entry: Entry) -> str:
 def _run_name(board: Board, entry: Entry) -> str:
     row = entry.row
     setting = words.setting(row, words.unusual_axes(board, row, words.usual(board)))
-    name = f"{row.axes.attack}, {row.axes.query}" + (f", {setting}" if setting else "")
-    return name[:250]
+    return f"{setting or 'usual setting'}, {row.axes.attack}, {row.axes.query}"[:250]
 
 
 def _digest(entry: Entry) -> str:
