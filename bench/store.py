@@ -235,6 +235,13 @@ class Store:
         names = (PurePosixPath(str(name)).name for name in found)
         return sorted(name for name in names if not name.startswith("."))
 
+    def under(self, prefix: str) -> list[str]:
+        """All keys under a prefix at any depth, sorted."""
+        with infrastructure(f"cannot list {prefix} in the store {self.uri}"):
+            self.fs.invalidate_cache()
+            start = len(self.path(""))
+            return sorted(str(name)[start:] for name in self.fs.find(self.path(prefix)))
+
     def remove(self, key: str) -> None:
         """Remove a key if it is there."""
         with contextlib.suppress(FileNotFoundError), infrastructure(f"cannot remove {key}"):

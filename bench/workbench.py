@@ -120,19 +120,23 @@ class Workbench:
             return
         folder = self.cache.folder / "partial" / name
         away = f"partial/{name}"
-        for key in self.store.names(away):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / key).write_bytes(self.store.read(f"{away}/{key}"))
+        for key in self.store.under(away):
+            target = folder / key.removeprefix(f"{away}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.store.read(key))
         stop = threading.Event()
 
         def copy_away() -> None:
-            sent: dict[str, int] = {}
+            sent: dict[Path, int] = {}
             while not stop.wait(SAVE_PARTIAL_S):
-                for path in sorted(folder.glob("[!.]*")):
-                    with contextlib.suppress(OSError, InfrastructureError):  # tried again at the next round
-                        if path.is_file() and sent.get(path.name) != path.stat().st_mtime_ns:
-                            sent[path.name] = path.stat().st_mtime_ns
-                            self.store.write(f"{away}/{path.name}", path.read_bytes())
+                # What lies deeper goes first: the progress at the top says that it is there. A round that fails
+                # (or meets a folder that is being replaced) is taken up again by the next one.
+                with contextlib.suppress(OSError, InfrastructureError):
+                    for path in sorted(_settled(folder), key=lambda path: (-len(path.parts), path)):
+                        written = path.stat().st_mtime_ns
+                        if sent.get(path) != written:
+                            self.store.write(f"{away}/{path.relative_to(folder)}", path.read_bytes())
+                            sent[path] = written
 
         thread = threading.Thread(target=copy_away, daemon=True)
         thread.start()
@@ -141,8 +145,8 @@ class Workbench:
         finally:
             stop.set()
             thread.join()
-        for key in self.store.names(away):
-            self.store.remove(f"{away}/{key}")
+        for key in self.store.under(away):
+            self.store.remove(key)
         shutil.rmtree(folder, ignore_errors=True)
 
     def numerics(self, attention: str = "") -> str:
@@ -159,6 +163,16 @@ class Workbench:
         version = torch.__version__.split("+")[0]
         machine = f"{chip}/torch-{version}/numpy-{numpy.__version__}"
         return f"{machine}/attention-{attention}" if attention else machine
+
+
+def _settled(folder: Path) -> list[Path]:
+    """Files under a folder that are not being written: nothing hidden, nothing in `*.writing`."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(p.startswith(".") or p.endswith(".writing") for p in path.relative_to(folder).parts)
+    ]
 
 
 def mixed(numerics: Iterable[str]) -> bool:

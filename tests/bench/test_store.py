@@ -175,6 +175,33 @@ def test_what_the_disk_or_the_network_says_is_an_infrastructure_error(tmp_path, 
             attempt()
 
 
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_progress_of_a_training_is_there_again_on_another_node(kind, tmp_path, monkeypatch):
+    from bench import workbench
+
+    monkeypatch.setattr(workbench, "SAVE_PARTIAL_S", 0.02)
+    store = Store(tmp_path / "store" if kind == "folder" else f"memory://{uuid.uuid4().hex}")
+
+    def node(name):
+        return workbench.Workbench(store, workbench.Runtime(cache=str(tmp_path / name)))
+
+    files = {"progress.safetensors": b"step 5", "epoch-2/unet/weights.safetensors": b"w"}
+    with pytest.raises(KeyboardInterrupt), node("one").partial("job") as folder:
+        for name, data in {**files, "epoch-4.writing/unet/weights.safetensors": b"half"}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        deadline = time.monotonic() + 60
+        while kind == "memory" and len(store.under("partial")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    with node("two").partial("job") as folder:
+        there = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        assert {k: v for k, v in there.items() if "writing" not in k} == files
+        assert kind == "folder" or there == files
+    assert store.under("partial") == []
+    assert not folder.exists()
+
+
 WRITER = """
     import os, signal, sys
     from bench.store import Store
