@@ -5,11 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmia.metrics.files import ScoreFile, read_scores
-from lmia.metrics.report import Group, compare, evaluate, groups_of
 from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    from lmia.metrics.report import Group
 
 EPILOG = """columns: score (numbers) and member (true/false or 0/1); optionally id, identity (people: intervals are then
 clustered), split (calibration, report), seed, and any columns to group by. Exit status 2 on a mistake in the file."""
@@ -58,6 +59,9 @@ def evaluated(
     against: str | None = None,
 ) -> dict[str, Any]:
     """The command's result as plain JSON values."""
+    from lmia.metrics.files import read_scores
+    from lmia.metrics.report import evaluate, groups_of
+
     if len(set(by)) != len(by):
         raise RequestError(f"--by {','.join(by)}: a column is given twice")
     reads: dict[str, Any] = {"by": by, "positive": positive, "lower_is_member": lower_is_member}
@@ -68,11 +72,13 @@ def evaluated(
 
 
 def _comparisons(
-    groups: list[Group], against: str, path: str, by: Sequence[str], reads: dict[str, Any]
+    groups: "list[Group]", against: str, path: str, by: Sequence[str], reads: dict[str, Any]
 ) -> list[dict[str, Any]]:
+    from lmia.metrics.files import read_scores
+    from lmia.metrics.report import compare, groups_of
+
     if os.path.exists(against) or "=" not in against:
-        other: ScoreFile = read_scores(against, **reads)
-        return compare(groups, groups_of(other, by), by, against)
+        return compare(groups, groups_of(read_scores(against, **reads), by), by, against)
     column, _, value = against.partition("=")
     if column not in by:
         raise RequestError(f"--against {against}: {column!r} is not among --by {','.join(by) or '(nothing)'}")

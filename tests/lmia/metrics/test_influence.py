@@ -54,7 +54,7 @@ def cases(draw):
     return scores, np.arange(m + n) < m, persons
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cases())
 def test_covariance_is_delongs(case):
     scores, member, _ = case
@@ -70,7 +70,7 @@ def test_covariance_is_delongs(case):
     assert (difference.se or 0) ** 2 == pytest.approx(variance, abs=1e-12)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cases())
 def test_variance_is_obuchowskis(case):
     scores, member, persons = case
@@ -82,7 +82,7 @@ def test_variance_is_obuchowskis(case):
     assert found >= -1e-15
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_contributions_sum_to_nothing_in_each_stratum(case):
     scores, member, persons = case

@@ -37,7 +37,7 @@ def tpr_by_definition(scores, member, fpr):
     return best[0]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(cases())
 def test_auc_is_mann_whitney(case):
     from sklearn.metrics import roc_auc_score
@@ -49,7 +49,7 @@ def test_auc_is_mann_whitney(case):
     assert auc(-scores, member) == pytest.approx(1 - auc(scores, member), abs=1e-12)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(cases(), st.sampled_from([0.05, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.7, 1.0]))
 def test_tpr_is_the_largest_with_fpr_at_most_a(case, fpr):
     scores, member = case
@@ -65,7 +65,7 @@ def test_tpr_is_the_largest_with_fpr_at_most_a(case, fpr):
     assert bool(point.note) == (fpr < 10 / (~member).sum())
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(cases())
 def test_curve_equals_scikit_learn(case):
     from sklearn.metrics import roc_curve as reference
@@ -79,7 +79,7 @@ def test_curve_equals_scikit_learn(case):
     assert np.trapezoid(np.append(0, curve.tpr), np.append(0, curve.fpr)) == pytest.approx(auc(scores, member))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=12), st.lists(st.integers(0, 6), max_size=12))
 def test_placements_count_in_whole_numbers(scores, reference):
     found = placements(np.array(scores, float), np.array(reference, float))
