@@ -49,6 +49,7 @@ def main() -> None:
         torch.set_num_threads(1)
     folder = options.model or random_model(Path(tempfile.mkdtemp()) / "model", 0, ArchitectureSpec())
     model = load_model([folder], device=options.device)
+    other = load_model([random_model(Path(tempfile.mkdtemp()) / "base", 1, ArchitectureSpec())], device=options.device)
     query = pictures("query", options.pictures, model.size)
     shadow = [Shadow(model, pictures("in", 8, model.size), pictures("out", 8, model.size))]
     entries = []
@@ -56,11 +57,11 @@ def main() -> None:
         attack = ATTACKS.get(name)
         if attack.access == "eps":
             spec = attack.Spec()
-            fitted = attack.fit(spec, {"shadow": shadow, "base": model}, device=options.device)
+            fitted = attack.fit(spec, {"shadow": shadow, "base": other}, device=options.device)
             entries.append((name, spec, fitted))
 
     def timed(chosen: list) -> tuple[dict, float, float, int]:
-        target, base = (Victim(model, 0, options.batch) for _ in range(2))
+        target, base = Victim(model, 0, options.batch), Victim(other, 0, options.batch)
         wall, busy = time.perf_counter(), time.process_time()
         scores = score_pass(chosen, query, target, base=base, device=options.device)
         spent = target.evaluations + base.evaluations
