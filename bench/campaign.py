@@ -136,7 +136,10 @@ def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Side]:
     curves = tuple(Curve(**curve) for curve in json.loads(store.part(manifest, "curves.json")))
     sheet = next((store.part_bytes(manifest, p) for p in manifest.parts if p.name == "sheet.png"), None)
     axes = row.axes
-    drawn = f"guidance {axes.guidance:g}, {axes.prompt} prompt, {axes.steps} steps" if axes.guidance is not None else ""
+    mark = f", {axes.target_mark} mark" if axes.target_mark not in (None, "none") else ""
+    drawn = (
+        f"{axes.source}{mark}, {axes.epochs} epochs; guidance {axes.guidance}, {axes.prompt} prompt, {axes.steps} steps"
+    )
     return row, Side(
         curves=curves,
         sheet=sheet,

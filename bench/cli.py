@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
         _tell(f"damaged and remade: {key}")
     page = campaign.write_leaderboard(benchmark.name, store)
     if tracker:
-        tracker.sync(page)
+        tracker.finish(page)
     sys.stdout.write(_rendered(benchmark.name, store, "table"))
     for address, why in failed.items():
         title = next(q.cell.title for q in asked if q.row.address == address)
@@ -140,6 +140,7 @@ class _Tracking:
     def __init__(self, name: str, asked: list, store: Store):
         self.name, self.asked, self.store = name, asked, store
         self.tracker: Any = None
+        self.lost = False
 
     def open(self) -> Any:
         if self.tracker is None:
@@ -149,6 +150,34 @@ class _Tracking:
         return self.tracker
 
     def live(self, event: dict[str, Any]) -> None:
+        """Loss curves while trainings run; a tracking server that went away does not stop a campaign."""
+        from bench.tracking import TrackingError
+
+        try:
+            self._live(event)
+        except TrackingError as error:
+            self._give_up(error)
+
+    def finish(self, page: Path | None) -> None:
+        """Rows, models and leaderboard page; the rows lie in the store whatever becomes of MLflow."""
+        from bench.tracking import TrackingError
+
+        try:
+            self._sync(page)
+        except TrackingError as error:
+            self._give_up(error)
+        finally:
+            if self.tracker is not None:
+                self.tracker.close()
+
+    def _give_up(self, error: Exception) -> None:
+        if not self.lost:
+            _tell(f"MLflow: {error}; the campaign goes on, the same command writes to MLflow later")
+        self.lost = True
+
+    def _live(self, event: dict[str, Any]) -> None:
+        if self.lost:
+            return
         if event["event"] == "wave" and any(job.executor != "driver" for job in event["jobs"]):
             self.open()
         if event["event"] == "job" and event["state"] == "news":
@@ -156,7 +185,7 @@ class _Tracking:
             step = int(figures.pop("step", 0))
             self.open().live(event["job"].title, step, figures)
 
-    def sync(self, page: Path | None) -> None:
+    def _sync(self, page: Path | None) -> None:
         from bench import campaign
 
         rows, sides, about = campaign.answers(self.name, self.store)

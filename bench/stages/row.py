@@ -272,9 +272,9 @@ class _Judge:
             )
             measured |= self._control("blind_auc", [joined(own, other)])
         left = result.difference
-        self.extra = {"auc_minus_source_auc": left.value}
+        self.extra = {"left": left.value}
         if left.interval:
-            self.extra |= {"auc_minus_source_auc_low": left.interval[0], "auc_minus_source_auc_high": left.interval[1]}
+            self.extra |= {"left_low": left.interval[0], "left_high": left.interval[1]}
         for name in ("delta_auc", "mde", "set_p_value"):
             self.reasons.setdefault(
                 name, "not defined against another source: style and membership cannot be told apart"
