@@ -91,7 +91,6 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
     runtime = Runtime(**order["runtime"])
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output draws a box even where it is told to be silent
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the old output is the one that `verbose=0` silences
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     workers = num_workers(runtime, device, len(jobs))
