@@ -179,17 +179,23 @@ class Driver:
                 yield run_job(one, self.run_name, bench)
             return
         device = self._connect()
-        if executor == "data":
-            from bench.engine import data
+        try:
+            if executor == "data":
+                from bench.engine import data
 
-            yield from data.run_jobs(plain, order, device)
-        else:
-            from bench.engine import tune
+                yield from data.run_jobs(plain, order, device)
+            else:
+                from bench.engine import tune
 
-            stage = stage_module(jobs[0].stage)
-            shares = getattr(stage, "SHARES_GPU", False)
-            gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
-            yield from tune.run_jobs(plain, order, device, gpus)
+                stage = stage_module(jobs[0].stage)
+                shares = getattr(stage, "SHARES_GPU", False)
+                gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
+                yield from tune.run_jobs(plain, order, device, gpus)
+        except InfrastructureError:
+            raise
+        except Exception as error:  # what a job does ends in its status; so this is Ray's own
+            last = (str(error).strip().splitlines() or [""])[-1]
+            raise InfrastructureError(f"Ray failed under {len(jobs)} jobs: {type(error).__name__}: {last}") from error
 
     def _connect(self) -> str:
         if self._device is None:

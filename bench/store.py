@@ -187,7 +187,8 @@ class Store:
 
     def __init__(self, uri: str | Path):
         self.uri = str(uri) if "://" in str(uri) else str(Path(uri).expanduser().absolute())
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+        # Other machines write too: a listing from a minute ago must not say what is there.
+        self.fs, self.root = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
         self.local = "file" in ((self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol)
 
     # ---- bytes
@@ -224,10 +225,14 @@ class Store:
         with infrastructure(f"cannot look into the store {self.uri}"):
             return self.fs.exists(self.path(key))
 
+    def size(self, key: str) -> int:
+        """Bytes of a key; FileNotFoundError when there is none."""
+        with infrastructure(f"cannot look into the store {self.uri}"):
+            return self.fs.size(self.path(key))
+
     def names(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; temporary files of writers that died are not among them."""
         with infrastructure(f"cannot list {prefix} in the store {self.uri}"):
-            self.fs.invalidate_cache()
             try:
                 found = self.fs.ls(self.path(prefix), detail=False)
             except (FileNotFoundError, NotADirectoryError):
@@ -238,7 +243,6 @@ class Store:
     def under(self, prefix: str) -> list[str]:
         """All keys under a prefix at any depth, sorted."""
         with infrastructure(f"cannot list {prefix} in the store {self.uri}"):
-            self.fs.invalidate_cache()
             start = len(self.path(""))
             return sorted(str(name)[start:] for name in self.fs.find(self.path(prefix)))
 
@@ -306,7 +310,7 @@ class Store:
     def _holds(self, key: str, size: int, sha: str) -> bool:
         """Whether a part with these very bytes is there already (a corrupted one is written anew)."""
         try:
-            return self.fs.size(self.path(key)) == size and hashlib.sha256(self.read(key)).hexdigest() == sha
+            return self.size(key) == size and hashlib.sha256(self.read(key)).hexdigest() == sha
         except FileNotFoundError:
             return False
 
@@ -353,7 +357,7 @@ class Store:
         bad = []
         for part in manifest.parts:
             try:
-                sound = self.fs.size(self.path(part.key)) == part.size and (
+                sound = self.size(part.key) == part.size and (
                     not content or hashlib.sha256(self.read(part.key)).hexdigest() == part.sha256
                 )
             except FileNotFoundError:

@@ -25,6 +25,19 @@ def connected(runtime: Runtime) -> Iterator[None]:
         else:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process on the loopback alone
             os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy laptop starts slowly
+            _start(runtime)
+    except Exception as error:  # Ray raises bare Exceptions when a node does not come up
+        raise InfrastructureError(f"cannot reach the Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(runtime: Runtime, tries: int = 2) -> None:
+    """A cluster of this process; tried again because Ray gives its agents 15 s to come up, whatever else goes on."""
+    for left in reversed(range(tries)):
+        try:
             ray.init(
                 num_cpus=runtime.workers and runtime.workers * runtime.cpus_per_worker,
                 include_dashboard=False,
@@ -32,12 +45,12 @@ def connected(runtime: Runtime) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 _node_ip_address="127.0.0.1",
             )
-    except Exception as error:  # Ray raises bare Exceptions when a node does not come up
-        raise InfrastructureError(f"cannot reach the Ray cluster at {address or 'this machine'}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        except Exception:  # Ray raises bare Exceptions when a node does not come up
+            ray.shutdown()
+            if not left:
+                raise
+        else:
+            return
 
 
 def device_of_workers(runtime: Runtime) -> str:
