@@ -199,7 +199,7 @@ def paired(worlds: Sequence[tuple[ScoreSet, ScoreSet]], *, people: str = "matche
         over_worlds(second, "logit", people=people),
         difference,
         difference.p_two_sided(),
-        detectable(differences),
+        detectable(differences, people=people),
     )
 
 

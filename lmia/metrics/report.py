@@ -209,7 +209,7 @@ def _result(family: Sequence[Group]) -> dict[str, Any]:
         "num_nonmembers": _count(family, False),
         "num_identities": _identities(family),
         **_balanced(family, people, warnings),
-        "mde": detectable(statistics),
+        "mde": detectable(statistics, people=people),
         "auc_method": estimate.method,
     }
     if estimate.value is not None and estimate.high is not None and estimate.high < 0.5:

@@ -74,7 +74,9 @@ def over_worlds(
     return estimate.with_interval()
 
 
-def detectable(statistics: Sequence[Statistic], *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+def detectable(
+    statistics: Sequence[Statistic], *, alpha: float = 0.05, power: float = 0.8, people: str = "matched"
+) -> float | None:
     """Minimum detectable effect of this very design: the smallest true value it would find with the given power.
 
     The people's part of the variance is also computed at "nothing leaked" (placements among one's own class), and the
@@ -85,7 +87,7 @@ def detectable(statistics: Sequence[Statistic], *, alpha: float = 0.05, power: f
         return None
     num = len(statistics)
     between = float(np.var([s.value for s in statistics], ddof=1)) / num if num > 1 else 0.0
-    pictures = max(_shared(covariance(statistics, null=null), "matched") for null in (False, True))
+    pictures = max(_shared(covariance(statistics, null=null), people) for null in (False, True))
     if pictures + between <= TINY:
         return 0.0
     df_people = degrees_of_freedom(statistics)

@@ -1,8 +1,8 @@
-"""Coverage of every interval in the stated designs, by simulation: results/metrics/coverage.csv and coverage.json.
+"""Coverage of every interval in the stated designs, by simulation: results/metrics/coverage.csv.
 
     python tests/coverage/intervals.py [--replicates 2000] [--out results/metrics] [--num 64,200,1000]
 
-About an hour of one core at 2,000 replicates. It goes round all designs, 25 replicates a round, and writes the tables
+About an hour of one core at 2,000 replicates. It goes round all designs, 25 replicates a round, and writes the table
 after each: stopped early, they are whole, with fewer replicates. Replicate r of a design is always the same sample.
 `figure.py` draws the naive intervals' failure from the table.
 """
@@ -10,7 +10,6 @@ after each: stopped early, they are whole, with fewer replicates. Replicate r of
 import argparse
 import csv
 import itertools
-import json
 import math
 import time
 from collections import defaultdict
@@ -131,14 +130,13 @@ class Tally:
 
 
 def write(tallies: list[Tally], out: Path) -> None:
-    """The table as CSV and JSON."""
+    """The table as CSV."""
     rows = [row for tally in tallies for row in tally.rows()]
     out.mkdir(parents=True, exist_ok=True)
     with (out / "coverage.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (out / "coverage.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main() -> None:
