@@ -228,7 +228,7 @@ class _Question:
         spec = self.attack_settings(name, world)
         requires = method.requires(spec)
         inputs = {"query": query}
-        if method.learns:
+        if method.fits(spec):
             assert learned is not None
             inputs["learned"] = learned
         if "base" in requires:
@@ -259,9 +259,10 @@ class _Question:
 
     def fitted(self, world: int, draw: Callable[[], Artifact]) -> Artifact | None:
         """What the cell's attack learns: from what `draw` makes and negatives, or from a shadow target."""
-        if not self.attack.learns:
+        spec = self.attack_settings(self.axes.attack, world)
+        if not self.attack.fits(spec):
             return None
-        requires = self.attack.requires(self.attack_settings(self.axes.attack, world))
+        requires = self.attack.requires(spec)
         inputs: dict[str, Artifact] = {}
         if "positives" in requires:
             inputs["positives"] = draw()
@@ -314,7 +315,7 @@ class _Question:
             flags=self.cell.flags,
             evidence=self.settings.evidence,
             absent=self.absent,
-            access=self.attack.access,
+            access=self.attack.access_for(self.attack_settings(self.axes.attack, 0)),
             shadow={"shadow": "another source", "mix": "another source", "part_c": "same source"}.get(self.axes.aux),
         )
         return Artifact("row", "estimate", RowSpec.version(), spec, inputs)

@@ -173,7 +173,8 @@ class _Judge:
             self.spec.estimand, self._crossover
         )
         measured, sets = judge()
-        measured["worlds"] = 2 * len(self.worlds())
+        # Marked and clean pictures of one world are two conditions of it, not two worlds.
+        measured["worlds"] = 2 * len({world.partition("m")[0] for world in self.worlds()})
         measured["num_members"] = len(sets[0][1].members())
         measured["num_nonmembers"] = len(sets[0][1].nonmembers())
         measured["num_identities"] = len(set(sets[0][1].persons()))

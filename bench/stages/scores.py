@@ -98,7 +98,7 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
     with ticking() as clock:
         scores = score_pass(attacks, asked, victim, base=base, device=bench.device)
     figures = clock()
-    spent = float(victim.evaluations if victim else 0)
+    spent = float(sum(one.evaluations for one in (victim, base) if one))
     for n, ref in enumerate(refs):
         values = scores[f"{ref.method}:{n}"]
         nfe = float(ATTACKS.get(ref.method).nfe(attacks[n][1]) * len(query)) if victim else 0.0
