@@ -178,7 +178,7 @@ class _Judge:
         measured["num_members"] = len(sets[0][1].members())
         measured["num_nonmembers"] = len(sets[0][1].nonmembers())
         measured["num_identities"] = len(set(sets[0][1].persons()))
-        measured["tpr_at_fpr"] = self._low_fpr([s for _, s in sets])
+        measured["tpr_at_fpr"] = self._low_fpr(sets)
         measured["metrics"] = self._loss_gap()
         status = self._status(measured)
         flags = list(self.spec.flags)
@@ -309,10 +309,13 @@ class _Judge:
             self.reasons[f"{field}_ci"] = estimate.note or "could not be computed"
         return {field: estimate.value, f"{field}_ci": estimate.interval}
 
-    def _low_fpr(self, sets: list[ScoreSet]) -> dict[str, Any]:
+    def _low_fpr(self, sets: list[tuple[str, ScoreSet]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         why = []
-        for fpr, value in low_fpr([[s] for s in sets], FPRS).items():
+        worlds: dict[str, list[ScoreSet]] = {}
+        for name, scores in sets:  # twins are one world: they are scored on the same pictures
+            worlds.setdefault(name.split(" ")[0], []).append(scores)
+        for fpr, value in low_fpr(list(worlds.values()), FPRS).items():
             if isinstance(value, str):
                 found[fpr] = None
                 why.append(value)
