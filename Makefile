@@ -11,7 +11,7 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit("lmia needs Python 3.11 or later, found " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 || true
-	{ [ -x $(BIN)/uv ] && UV_NATIVE_TLS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock; } \
+	{ [ -x $(BIN)/uv ] && UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock; } \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -29,6 +29,6 @@ lint: setup
 
 lock: setup
 	echo "# Exact versions, tested together. Remade by: make lock" > requirements.lock
-	UV_NATIVE_TLS=1 $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
-	  | grep -v 'emscripten.$$' | sed 's/^opencv-python==/opencv-python-headless==/; s/^\(setuptools==[^ ]*\).*/\1/' >> requirements.lock
+	UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
+	  | grep -v "== 'emscripten'" | sed "s/ ; sys_platform != 'emscripten'//" | sed 's/^opencv-python==/opencv-python-headless==/; s/^\(setuptools==[^ ]*\).*/\1/' >> requirements.lock
 	echo wheel==0.48.0 >> requirements.lock
