@@ -45,6 +45,7 @@ class Training(tune.Trainable):
         self.thread.start()
 
     def _work(self) -> None:
+        set_threads(self.order["runtime"]["cpus_per_worker"])
         self.status = run_job(self.job, self.order["run"], self.bench, self.seen.put)
 
     def step(self) -> dict[str, Any]:

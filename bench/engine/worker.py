@@ -15,11 +15,15 @@ from bench.workbench import Runtime, Workbench
 
 
 def set_threads(count: int) -> None:
-    """Give torch and OpenMP as many threads as the worker has CPUs: more on too few cores costs a factor of ten."""
-    import torch
+    """Give torch and OpenMP as many threads as the worker has CPUs: more on too few cores costs a factor of ten.
 
+    The environment comes before the import: OpenMP reads it once and gives it to every thread that a job may run
+    in, while `set_num_threads` is heard by the calling thread alone.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
+    import torch
+
     torch.set_num_threads(count)
 
 
