@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,20 +135,29 @@ def _run(args: argparse.Namespace) -> int:
 class _Tracking:
     """MLflow beside a run: the database before any fan-out, live curves during it, rows after it.
 
-    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported.
+    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported. Importing it and
+    making its database takes long, so that happens beside the first wave; what trainings say until then waits.
     """
 
     def __init__(self, name: str, asked: list, store: Store):
         self.name, self.asked, self.store = name, asked, store
-        self.tracker: Any = None
+        self.opening: Future | None = None
+        self.waiting: list[tuple[str, int, dict[str, float]]] = []
         self.lost = False
 
-    def open(self) -> Any:
-        if self.tracker is None:
+    def open(self) -> None:
+        """Begin to open MLflow, in a thread of its own."""
+        if self.opening is None:
             from bench.tracking import Tracker
 
-            self.tracker = Tracker(self.store.uri, os.environ.get("MLFLOW_TRACKING_URI"))
-        return self.tracker
+            where = os.environ.get("MLFLOW_TRACKING_URI")
+            self.opening = ThreadPoolExecutor(1).submit(Tracker, self.store.uri, where)
+
+    def opened(self) -> Any:
+        """The tracker, waited for if need be; TrackingError if it could not be opened."""
+        self.open()
+        assert self.opening is not None
+        return self.opening.result()
 
     def live(self, event: dict[str, Any]) -> None:
         """Loss curves while trainings run; a tracking server that went away does not stop a campaign."""
@@ -167,8 +177,8 @@ class _Tracking:
         except TrackingError as error:
             self._give_up(error)
         finally:
-            if self.tracker is not None:
-                self.tracker.close()
+            if self.opening is not None and not self.lost:
+                self.opened().close()
 
     def _give_up(self, error: Exception) -> None:
         if not self.lost:
@@ -178,12 +188,15 @@ class _Tracking:
     def _live(self, event: dict[str, Any]) -> None:
         if self.lost:
             return
-        if event["event"] == "wave" and any(job.executor != "driver" for job in event["jobs"]):
+        if event["event"] == "wave" and any(job.executor != "driver" for job in event["needed"]):
             self.open()
         if event["event"] == "job" and event["state"] == "news":
             figures = {k: v for k, v in event["figures"].items() if isinstance(v, int | float)}
-            step = int(figures.pop("step", 0))
-            self.open().live(event["job"].title, step, figures)
+            self.waiting.append((event["job"].title, int(figures.pop("step", 0)), figures))
+        if self.waiting and self.opening is not None and self.opening.done():
+            for news in self.waiting:
+                self.opened().live(*news)
+            self.waiting = []
 
     def _sync(self, page: Path | None) -> None:
         from bench import campaign
@@ -193,7 +206,7 @@ class _Tracking:
         where = os.environ.get("MLFLOW_TRACKING_URI", "")
         if self.store.exists(key) and self.store.read(key).decode() == f"{digest} {where}":
             return
-        self.open().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
+        self.opened().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
         self.store.write(key, f"{digest} {where}".encode())
 
 
