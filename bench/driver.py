@@ -5,7 +5,9 @@ is missing, Ray is not started.
 """
 
 import contextlib
+import importlib
 import os
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -189,6 +191,8 @@ class Driver:
             else:
                 from bench.engine import tune
 
+                # Ray Data takes seconds to import; it is needed next, and this process only waits for trainings.
+                threading.Thread(target=importlib.import_module, args=("bench.engine.data",), daemon=True).start()
                 stage = stage_module(jobs[0].stage)
                 shares = getattr(stage, "SHARES_GPU", False)
                 gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
