@@ -216,11 +216,16 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings are merged, everything else (lists too) is replaced."""
+    """`above` over `below`: mappings are merged, everything else (lists too) is replaced.
+
+    A mapping of another `kind` replaces, too: the settings of one kind of data mean nothing to another.
+    """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        alike = both and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = merge(old, value) if alike else value
     return merged
 
 

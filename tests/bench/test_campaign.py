@@ -88,7 +88,7 @@ def test_second_run_makes_nothing_and_starts_no_ray(tiny, capsys, monkeypatch):
 def test_every_rendering(tiny, form, capsys):
     assert main(["leaderboard", "tiny", "--store", str(tiny), "--format", form]) == 0
     text = capsys.readouterr().out
-    assert "generated_set_classifier" in text.replace("\\", "")  # Markdown escapes underscores
+    assert "generated set classifier" in text.replace("\\", "").replace("_", " ")  # Markdown escapes underscores
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 

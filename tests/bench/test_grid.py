@@ -82,3 +82,6 @@ def test_file_extends_preset_and_overrides_win(tmp_path):
 
 def test_merge_replaces_lists_and_merges_mappings():
     assert merge({"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}, "d": 1}
+    below = {"data": {"kind": "population", "people": 9}}
+    assert merge(below, {"data": {"size": 32}}) == {"data": {"kind": "population", "people": 9, "size": 32}}
+    assert merge(below, {"data": {"kind": "folder", "root": "x"}}) == {"data": {"kind": "folder", "root": "x"}}
