@@ -35,7 +35,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def own_disk() -> list[str]:
-    """What to put before a command so that it has a /tmp of its own; empty where the system does not allow it."""
+    """What to put before a command so that it has a /tmp of its own.
+
+    Empty where the system does not allow it, and where this checkout or its Python lies in /tmp itself.
+    """
+    if any(Path("/tmp") in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.executable)):
+        return []
     for how in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
         command = [*how, "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh"]
         with contextlib.suppress(OSError):
