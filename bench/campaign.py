@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
-from bench.grid import Benchmark, Cell, cells
+from bench.grid import Benchmark, Cell, cells, not_applicable
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Curve, ModelRef, Side
@@ -56,7 +56,9 @@ def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], st
         "name": benchmark.name,
         "title": benchmark.title,
         "description": benchmark.description,
-        "default": {k: v for k, v in benchmark.default.resolved().items() if v is not None},
+        "default": {
+            k: v for k, v in benchmark.default.resolved().items() if k not in not_applicable(benchmark.default)
+        },
         "overrides": overrides,
         "benchmark": benchmark.model_dump(mode="json"),
         "revision": revision(),

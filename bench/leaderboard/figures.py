@@ -215,7 +215,8 @@ def _leaderboard(board: Board) -> "Figure | None":
             line += 1
             for at, (text, colour) in zip(places, _figure_cells(entry), strict=True):
                 panel.text(at, line, text.replace("-", "−"), fontsize=8.5, color=colour, va="center", ha="right")
-            panel.text(0.04, line, _label(board, entry, usual), fontsize=8.5, color=INK, va="center")
+            label = textwrap.shorten(_label(board, entry, usual), 70, placeholder=" …")  # the next column begins there
+            panel.text(0.04, line, label, fontsize=8.5, color=INK, va="center")
         line += 1.2
     figure.subplots_adjust(left=0.02, right=0.98, top=0.99, bottom=0.01)
     return figure
