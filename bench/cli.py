@@ -303,9 +303,13 @@ def _rendered(name: str, store: Store, form: str, out: Path | None = None) -> st
 
 
 def _ui(args: argparse.Namespace) -> int:
-    from bench.tracking import ui
+    from bench.campaign import campaign_names
+    from bench.tracking import ui, ui_url
 
-    return ui(Store(args.store).uri, port=args.port) or OK
+    store = Store(args.store)
+    names = campaign_names(store)
+    _tell(ui_url(names[0] if len(names) == 1 else None, store.uri, args.port))
+    return ui(store.uri, port=args.port) or OK
 
 
 def _evaluate(args: argparse.Namespace) -> int:
