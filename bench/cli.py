@@ -211,18 +211,15 @@ class _Tracking:
 
 
 def _runtime(args: argparse.Namespace) -> Any:
-    import yaml
     from pydantic import ValidationError
 
+    from bench.grid import override
     from bench.workbench import Runtime
     from lmia.specs import explain
 
     settings: dict[str, Any] = {"address": args.address}
     for text in args.runtime:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RequestError(f"--runtime {text!r}: expected KEY=VALUE, such as --runtime workers=2")
-        settings[key] = yaml.safe_load(value)
+        override(settings, text, "workers=2", "--runtime")
     try:
         return Runtime(**settings)
     except ValidationError as error:
@@ -321,17 +318,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import json
 
-    import yaml
-
-    from bench.grid import _put, method_spec
+    from bench.grid import method_spec, override
     from lmia.target.pretrain import PretrainSpec, pretrain
 
     raw: dict[str, Any] = {}
     for text in args.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RequestError(f"--set {text!r}: expected KEY=VALUE, such as --set unet_steps=1000")
-        _put(raw, key.split("."), yaml.safe_load(value), text)
+        override(raw, text, "unet_steps=1000")
     spec = method_spec(PretrainSpec, raw, "pretrain")
     figures = pretrain(spec, args.out, args.work, lambda report: _tell(json.dumps(report)))
     sys.stdout.write(json.dumps(figures, indent=1, default=str) + "\n")

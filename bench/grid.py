@@ -167,10 +167,7 @@ def load(preset: str, overrides: Iterable[str] = ()) -> Benchmark:
     """
     raw = _raw(preset, ())
     for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise RequestError(f"--set {text!r}: expected KEY=VALUE, such as --set people.A=32")
-        _put(raw, path.split("."), _yaml(value, f"--set {text!r}"), text)
+        override(raw, text, "people.A=32")
     return validate(raw, preset)
 
 
@@ -231,6 +228,14 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         ):
             merged[key] = merge(old, value)
     return merged
+
+
+def override(raw: dict[str, Any], text: str, example: str, option: str = "--set") -> None:
+    """Set what `A.B=VALUE` says in plain nested values; the value is YAML. RequestError names the option."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RequestError(f"{option} {text!r}: expected KEY=VALUE, such as {option} {example}")
+    _put(raw, path.split("."), _yaml(value, f"{option} {text!r}"), text)
 
 
 def _put(raw: dict[str, Any], path: list[str], value: Any, text: str) -> None:
