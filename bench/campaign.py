@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
-from bench.grid import Benchmark, Cell, cells, not_applicable
+from bench.grid import Benchmark, Cell, cells, not_applicable, suite
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Curve, ModelRef, Side
@@ -59,6 +59,7 @@ def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], st
         "default": {
             k: v for k, v in benchmark.default.resolved().items() if k not in not_applicable(benchmark.default)
         },
+        "suite": suite(benchmark),
         "overrides": overrides,
         "benchmark": benchmark.model_dump(mode="json"),
         "revision": revision(),
@@ -128,6 +129,7 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campai
         description=asked["description"],
         default=asked["default"],
         cells=frozenset(cell["cell"] for cell in asked["cells"]),
+        suite=tuple(asked.get("suite", ())) or None,
     )
     return rows, sides, campaign
 
@@ -232,8 +234,13 @@ class PlanLine:
     work: float
 
 
-def plan(asked: list[Question], store: Store) -> list[PlanLine]:
-    """What the rows need, what is shared and what is there; makes nothing."""
+def plan(asked: list[Question], store: Store) -> tuple[list[PlanLine], dict[str, int]]:
+    """What the rows need, what is shared and what is there; makes nothing.
+
+    Returns:
+        A line per kind of artifact, and U-Net evaluations of all scoring from scratch: "asked" for by each attack
+        alone, and "shared", what their common passes spend.
+    """
     rows = [q.row for q in asked]
     unique = list(walk(rows))
     state = survey(rows, store)
@@ -261,7 +268,8 @@ def plan(asked: list[Question], store: Store) -> list[PlanLine]:
                 work=sum(job.work for job in jobs),
             )
         )
-    return lines
+    scoring = [job.payload["nfe"] for job in plan_jobs(unique, None) if "nfe" in job.payload]
+    return lines, {name: sum(nfe[name] for nfe in scoring) for name in ("asked", "shared")}
 
 
 def write_leaderboard(name: str, store: Store) -> Path | None:

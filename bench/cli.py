@@ -58,11 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("run", _run, "make what is missing of a benchmark, write its rows, update MLflow and leaderboard")
     _benchmark(command)
-    command.add_argument("--address", help="Ray cluster to join (RAY_ADDRESS); none starts one on this machine")
-    command.add_argument(
-        "--runtime", action="append", default=[], metavar="KEY=VALUE", help="how to run: device, workers, ..."
-    )
-    command.add_argument("--retry", action="store_true", help="try jobs again that were given up")
+    _running(command)
     command.add_argument("--no-track", action="store_true", help="leave MLflow alone")
     command = add("plan", _plan, "show cells, jobs and artifacts: asked for, unique, already there; run nothing")
     _benchmark(command)
@@ -79,6 +75,25 @@ def parser() -> argparse.ArgumentParser:
     from bench.evaluate import add_arguments
 
     add_arguments(command)
+    command = add("audit", _audit, "was this set of pictures used to tune this model?")
+    command.add_argument("--model", help="diffusers folder, hub id, LoRA adapter, or a single .safetensors checkpoint")
+    command.add_argument("--base", help="the model before tuning: makes the base control and calibration possible")
+    command.add_argument("--generated", metavar="DIR", help="pictures drawn by a model that one cannot hold")
+    command.add_argument("--members", metavar="DIR", required=True, help="pictures that may have been used")
+    command.add_argument("--nonmembers", metavar="DIR", required=True, help="pictures of the same kind that were not")
+    command.add_argument("--shadow", metavar="DIR", help="further people of the same kind, to tune a shadow model on")
+    command.add_argument("--auxiliary", metavar="DIR", help="pictures of others, for the generated-set classifier")
+    command.add_argument("--attacks", metavar="NAME,...", help="default: all that access and inputs allow")
+    command.add_argument("--caption", help="caption of pictures that have none")
+    command.add_argument("--prompt", help="what the model is asked to draw; default: the pictures' captions")
+    command.add_argument("--fpr", type=float, help="false positive rate of the picture level (default .01)")
+    command.add_argument(
+        "--random-split", action="store_true", help="vouch that the sets are a random split of one pool"
+    )
+    command.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
+    command.add_argument("--set", action="append", default=[], metavar="A.B=C", help="any other setting of the audit")
+    command.add_argument("--out", type=Path, default=Path("audit"), help="folder of scores, metrics and report")
+    _running(command)
     command = add("pretrain", _pretrain, "remake the embedded base model")
     command.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     command.add_argument("--work", type=Path, required=True, help="folder of progress; the same command goes on")
@@ -94,6 +109,14 @@ def parser() -> argparse.ArgumentParser:
 def _benchmark(command: argparse.ArgumentParser) -> None:
     command.add_argument("preset", metavar="PRESET|FILE", help="a preset's name or a YAML file")
     command.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a setting")
+
+
+def _running(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--address", help="Ray cluster to join (RAY_ADDRESS); none starts one on this machine")
+    command.add_argument(
+        "--runtime", action="append", default=[], metavar="KEY=VALUE", help="how to run: device, workers, ..."
+    )
+    command.add_argument("--retry", action="store_true", help="try jobs again that were given up")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -234,12 +257,13 @@ def _plan(args: argparse.Namespace) -> int:
 
     benchmark = load(args.preset, args.set)
     asked = campaign.questions(benchmark, _tell)
-    lines = campaign.plan(asked, Store(args.store))
+    lines, nfe = campaign.plan(asked, Store(args.store))
     if args.format == "json":
         value = {
             "name": benchmark.name,
             "cells": [{"cell": q.row.address, "role": q.cell.role, "title": q.cell.title} for q in asked],
             "artifacts": [line.__dict__ for line in lines],
+            "scoring_evaluations": nfe,
         }
         sys.stdout.write(json.dumps(value, indent=1) + "\n")
         return OK
@@ -260,6 +284,11 @@ def _plan(args: argparse.Namespace) -> int:
             f"{line.naive_work:16,.0f}{line.work:12,.0f}"
         )
     text += ["", "  work is in picture passes through the model at work (fine-tuned, sampled, trained or scored with)"]
+    if nfe["asked"] > nfe["shared"]:
+        text.append(
+            f"  scoring: {nfe['asked']:,d} U-Net evaluations asked for, {nfe['shared']:,d} spent, since attacks on the "
+            f"same pictures share them ({nfe['asked'] / nfe['shared']:.1f} times fewer)"
+        )
     sys.stdout.write("\n".join(text) + "\n")
     return OK
 
@@ -313,6 +342,41 @@ def _evaluate(args: argparse.Namespace) -> int:
     from bench.evaluate import run
 
     return run(args)
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from bench.audit import report
+    from bench.audit.plan import plan
+    from bench.audit.request import Audit
+    from bench.audit.result import result
+    from bench.driver import Driver, revision
+    from bench.grid import method_spec, override
+    from bench.progress import Progress, clock
+
+    names = ("model", "base", "generated", "members", "nonmembers", "shadow", "auxiliary", "caption", "prompt", "fpr")
+    raw: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    raw |= {"random_split": args.random_split, "skip_unreadable": args.skip_unreadable}
+    if args.attacks is not None:
+        raw["attacks"] = [name.strip() for name in args.attacks.split(",") if name.strip()]
+    for text in args.set:
+        override(raw, text, "settings.loss.t=200")
+    audit, runtime = method_spec(Audit, raw, "audit"), _runtime(args)
+    planned = plan(audit, _tell)
+    _tell(f"attacks: {', '.join(line.attack for line in planned.lines)}")
+    for name, why in planned.left_out.items():
+        _tell(f"left out: {name}: {why}")
+    store = Store(args.store)
+    planned.try_model(store)
+    progress = Progress(runtime, os.cpu_count() or 1)
+    driver = Driver(store, runtime, observer=progress, revision=revision())
+    outcome = driver.make(planned.artifacts(), retry=args.retry)
+    found = result(planned, store, outcome.failed)
+    paths = report.write(found, args.out)
+    sys.stdout.write(report.summary(found))
+    for name, why in found.failed.items():
+        _tell(f"failed: {name}: {why}")
+    _tell(f"{outcome.made} jobs done in {clock(outcome.seconds)}; {', '.join(map(str, paths))}")
+    return FAILED if found.failed else OK
 
 
 def _pretrain(args: argparse.Namespace) -> int:

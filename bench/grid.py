@@ -51,6 +51,10 @@ class Axes(Spec):
 
 
 AXES = tuple(Axes.model_fields)
+TARGET_AXES = ("source", "target_mark", "member_mark", "nonmember_mark", "epochs", "method", "base")
+"""Which say what an attack is tried on."""
+NOT_OF_A_CELL = ("grid", "suite", "name", "title", "description")
+"""What of a benchmark is no part of its cells: two benchmarks share a row whatever they are called."""
 
 
 class Sources(Spec):
@@ -110,6 +114,9 @@ class Benchmark(Spec):
     )
     default: Axes = Axes()
     grid: tuple[Block, ...] = ()
+    suite: tuple[dict[str, Any], ...] = Field(
+        (), description="targets (axes beside the default's) on which attacks are ranked; empty: those that all share"
+    )
 
     @field_validator("people")
     @classmethod
@@ -178,8 +185,25 @@ def validate(raw: Mapping[str, Any], where: str) -> Benchmark:
     except ValidationError as error:
         raise explain(error, Benchmark, where) from None
     check_settings(benchmark, where)
-    cells(benchmark)
+    found = cells(benchmark)
+    for target in suite(benchmark):
+        if not any(all(getattr(cell.axes, axis) == value for axis, value in target.items()) for cell in found):
+            raise RequestError(f"{where}: suite: no cell of the grid has the target {target}")
     return benchmark
+
+
+def suite(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """The targets on which attacks are ranked, all of TARGET_AXES each; none if they are not named.
+
+    Raises:
+        RequestError: an axis that does not belong to a target.
+    """
+    default = benchmark.default.resolved()
+    for target in benchmark.suite:
+        for axis in target:
+            if axis not in TARGET_AXES:
+                raise UnknownName(f"axis in {benchmark.name}: suite", axis, TARGET_AXES)
+    return [{axis: target.get(axis, default[axis]) for axis in TARGET_AXES} for target in benchmark.suite]
 
 
 def _raw(preset: str, above: tuple[str, ...]) -> dict[str, Any]:
@@ -335,9 +359,9 @@ def cells(benchmark: Benchmark) -> list[Cell]:
 
 def _settings(benchmark: Benchmark, block: Block, where: str) -> Benchmark:
     """The benchmark as this block sees it: without grid and names, which are not part of a cell."""
-    raw = benchmark.model_dump(exclude_defaults=True, exclude={"grid", "name", "title", "description"})
+    raw = benchmark.model_dump(exclude_defaults=True, exclude={*NOT_OF_A_CELL})
     raw = merge(raw, block.settings)
-    for key in ("grid", "name", "title", "description"):
+    for key in NOT_OF_A_CELL:
         if key in block.settings:
             raise RequestError(f"{where}: settings.{key} cannot be overridden by a block")
     try:

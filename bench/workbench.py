@@ -49,6 +49,7 @@ class Workbench:
         self._models: OrderedDict[tuple[str, ...], TargetModel] = OrderedDict()
         self._pictures: OrderedDict[str, Pictures] = OrderedDict()
         self._manifests: dict[str, Manifest] = {}
+        self._names: dict[tuple[str, str], str] = {}  # (address, content digest) -> manifest, from the last listing
 
     def manifest(self, ref: InputRef) -> Manifest:
         """The manifest of an input."""
@@ -81,9 +82,12 @@ class Workbench:
 
     def find(self, address: str, digest: str) -> InputRef:
         """An input's input, by its address and content."""
-        for name in self.store.names("manifests"):
-            if f"-{address}." in name and name.endswith(f".{digest}.json"):
-                return InputRef(address, digest, f"manifests/{name}")
+        if (address, digest) not in self._names:
+            self._names = {
+                (entry.address, entry.digest): entry.key for entries in self.store.index().values() for entry in entries
+            }
+        if (address, digest) in self._names:
+            return InputRef(address, digest, self._names[address, digest])
         raise FileNotFoundError(f"artifact {address} with content {digest} is no longer in the store {self.store.uri}")
 
     def model(self, ref: InputRef, dtype: str) -> "TargetModel":

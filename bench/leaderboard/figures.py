@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, PAPER = "#1c2430", "#5b6573", "#e2dfd8", "#fbfaf7"
 BLUE, AMBER, GREY, PLUM, BAND = "#1f5fa8", "#b9660f", "#8a93a0", "#8a3f86", "#e9e5dc"
 MOST_ROWS = 40
+MOST_LINES = 8
 DPI = 144
 FLOOR = 1e-3
 
@@ -75,14 +76,14 @@ class RocPainter:
         return out.getvalue()
 
 
-def _new(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
+def _new(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple["Figure", Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor=PAPER)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, columns)
-    for panel in panels if columns > 1 else [panels]:
+    panels = figure.subplots(rows, columns)
+    for panel in np.atleast_1d(panels).flat:
         panel.set_facecolor(PAPER)
         panel.tick_params(colors=SOFT, labelsize=8, length=0)
         for side in panel.spines.values():
@@ -138,7 +139,7 @@ def _delta(board: Board) -> "Figure | None":
         fontsize=8,
         color=SOFT,
     )
-    _title(figure, panel, "Is anybody's membership given away?", height)
+    _title(figure, "Is anybody's membership given away?", height)
     figure.subplots_adjust(left=0.34, right=0.79, top=1 - 0.55 / height, bottom=0.6 / height)
     return figure
 
@@ -172,7 +173,7 @@ def _source(board: Board) -> "Figure | None":
     panel.set_xlabel(
         f"AUC against people of another source: members (blue), people never seen (amber){more}", fontsize=8, color=SOFT
     )
-    _title(figure, panel, "How much of the AUC is style?", height)
+    _title(figure, "How much of the AUC is style?", height)
     figure.subplots_adjust(left=0.34, right=0.79, top=1 - 0.55 / height, bottom=0.6 / height)
     return figure
 
@@ -242,6 +243,7 @@ def _figure_cells(entry: Entry) -> list[tuple[str, str]]:
 
 
 def _epochs(board: Board) -> "Figure | None":
+    """One panel an attack, or one for all where there are few lines."""
     lines: dict[Any, list[Entry]] = {}
     for entry in board.entries:
         if entry.section in ("ranked", "planted") and isinstance(entry.row.axes.epochs, int | float):
@@ -249,62 +251,143 @@ def _epochs(board: Board) -> "Figure | None":
             del axes["epochs"]
             # A planted target has other people, so it is no further point of the same trajectory.
             lines.setdefault((tuple(axes.items()), entry.row.level, entry.section), []).append(entry)
-    series = {key: sorted(e, key=lambda x: float(x.row.axes.epochs or 0)) for key, e in lines.items() if len(e) > 1}
+    series = [sorted(e, key=lambda x: float(x.row.axes.epochs or 0)) for e in lines.values() if len(e) > 1]
     if not series:
         return None
     usual = words.usual(board)
     usual["epochs"] = None
-    figure, panel = _new(8.5, 4.6)
+    together = len(series) <= MOST_LINES
+    panels: dict[str, list[list[Entry]]] = {}
+    for entries in series:
+        panels.setdefault("" if together else str(entries[0].row.axes.attack), []).append(entries)
+    columns = 1 if together else 4
+    rows = -(-len(panels) // columns)
+    height = 4.6 if together else 0.9 + 1.75 * rows
+    figure, grid = _new(8.5 if together else 10.5, height, columns, rows)
     colours = _colours()
-    for index, (_, entries) in enumerate(list(series.items())[:12]):
-        x = [float(e.row.axes.epochs or 0) for e in entries]
-        y = [e.row.measured.delta_auc or 0.0 for e in entries]
-        label = words.axis_text(entries[0].row.axes.attack).replace("_", " ")
-        other = [a for a in words.unusual_axes(board, entries[0].row, usual) if a != "epochs"]
-        setting = words.setting(entries[0].row, other)
-        panel.plot(
-            x, y, "o-", color=colours[index % len(colours)], ms=4, label=label + (f", {setting}" if setting else "")
-        )
-        for e, at in zip(entries, x, strict=True):
-            if e.row.measured.delta_auc_ci is not None:
-                panel.plot([at, at], e.row.measured.delta_auc_ci, color=colours[index % len(colours)], alpha=0.35)
-    panel.axhline(0, color=GREY, lw=1)
-    panel.set_xlabel("fine-tuning epochs", fontsize=8, color=SOFT)
-    panel.set_ylabel("Delta", fontsize=8, color=SOFT)
-    panel.legend(fontsize=7, frameon=False, loc="upper left")
-    _title(figure, panel, "Delta over fine-tuning epochs", 4.6)
-    figure.subplots_adjust(left=0.09, right=0.97, top=0.88, bottom=0.12)
+    settings = sorted(
+        {_line_setting(board, entries[0], usual, together) for entries in series}, key=lambda t: (len(t), t)
+    )
+    for place, panel in enumerate(np.atleast_1d(grid).flat):
+        if place >= len(panels):
+            panel.axis("off")
+            continue
+        attack, group = sorted(panels.items())[place]
+        for entries in group:
+            setting = _line_setting(board, entries[0], usual, together)
+            colour = colours[settings.index(setting) % len(colours)]
+            x = [float(e.row.axes.epochs or 0) for e in entries]
+            panel.plot(x, [e.row.measured.delta_auc or 0.0 for e in entries], "o-", color=colour, ms=3.5, lw=1.3)
+            for e, at in zip(entries, x, strict=True):
+                if e.row.measured.delta_auc_ci is not None:
+                    panel.plot([at, at], e.row.measured.delta_auc_ci, color=colour, alpha=0.35)
+        panel.axhline(0, color=GREY, lw=1)
+        panel.set_title(attack.replace("_", " "), fontsize=9, color=INK, loc="left", pad=3)
+        if not together:
+            panel.set_ylim(-0.2, 0.52)
+            panel.tick_params(labelsize=7)
+    handles = [
+        figure.axes[0].plot([], [], "o-", color=colours[i % len(colours)], ms=4, label=text or "usual setting")[0]
+        for i, text in enumerate(settings)
+    ]
+    figure.legend(handles=handles, fontsize=7.5, frameon=False, loc="upper right", ncols=min(4, len(handles)))
+    figure.supxlabel("fine-tuning epochs", fontsize=8, color=SOFT)
+    figure.supylabel("Delta", fontsize=8, color=SOFT)
+    _title(figure, "Delta over fine-tuning epochs", height)
+    figure.subplots_adjust(left=0.08, right=0.98, top=1 - 0.75 / height, bottom=0.55 / height, hspace=0.42, wspace=0.22)
     return figure
+
+
+def _line_setting(board: Board, entry: Entry, usual: dict[str, Any], together: bool) -> str:
+    """What tells a line from the others of its panel."""
+    other = [axis for axis in words.unusual_axes(board, entry.row, usual) if axis not in ("epochs", "attack")]
+    name = words.axis_text(entry.row.axes.attack).replace("_", " ") if together else ""
+    return ", ".join(text for text in (name, words.setting(entry.row, other)) if text)
 
 
 def _cost(board: Board) -> "Figure | None":
+    """One panel per kind of captions, a colour per access; hollow: learned on people with known membership."""
     attacks = [a for a in board.attacks if a.rank is not None and a.nfe is not None]
     if len(attacks) < 3:
         return None
-    figure, panel = _new(8.5, 4.6)
-    colours = _colours()
-    tracks = sorted({a.track for a in attacks})
-    for attack in attacks:
-        colour = colours[tracks.index(attack.track) % len(colours)]
-        x = (attack.nfe or 0) + 1
-        if attack.delta_ci is not None:
-            panel.plot([x, x], attack.delta_ci, color=colour, alpha=0.4)
-        panel.plot([x], [attack.delta], "o", color=colour, ms=6)
-        name = words.axis_text(attack.axes["attack"]).replace("_", " ")
-        panel.annotate(name, (x, attack.delta), xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
-    for index, track in enumerate(tracks):
-        panel.plot([], [], "o", color=colours[index % len(colours)], label=", ".join(track))
-    panel.set_xscale("log")
-    panel.minorticks_off()
-    ticks = sorted({(a.nfe or 0) + 1 for a in attacks})
-    panel.set_xticks(ticks, [f"{tick - 1:g}" for tick in ticks])
-    panel.axhline(0, color=GREY, lw=1)
-    panel.set_xlabel("evaluations of the U-Net per picture", fontsize=8, color=SOFT)
-    panel.set_ylabel("mean Delta over the suite", fontsize=8, color=SOFT)
-    panel.legend(fontsize=7, frameon=False)
-    _title(figure, panel, "What an attack costs and what it finds", 4.6)
-    figure.subplots_adjust(left=0.09, right=0.97, top=0.88, bottom=0.12)
+    kinds = [k for k in _CAPTION_TITLES if any(a.track[1] == k for a in attacks)]
+    figure, grid = _new(
+        8.5 if len(kinds) == 1 else 11.5, 4.6 * -(-len(kinds) // 2), min(2, len(kinds)), -(-len(kinds) // 2)
+    )
+    colours = dict(zip(("text-to-image", "img2img", "eps", "gradient"), _colours(), strict=False))
+    most = max(a.nfe or 0 for a in attacks) + 1
+    values = [v for a in attacks for v in (a.delta, *(a.delta_ci or ()))]
+    low, high = min(values) - 0.03, max(values) + 0.05
+    panels = list(np.atleast_1d(grid).flat)
+    for panel, kind in zip(panels, kinds, strict=False):
+        panel.set_xscale("log")
+        panel.set_xlim(0.75, most * 2.6)
+        panel.set_ylim(low, high)
+        own = [a for a in attacks if a.track[1] == kind]
+        taken: list[tuple[float, float]] = []
+        for attack in sorted(own, key=lambda a: (a.nfe or 0, a.delta)):
+            colour = colours.get(attack.track[0], INK)
+            x = (attack.nfe or 0) + 1
+            if attack.delta_ci is not None:
+                panel.plot([x, x], attack.delta_ci, color=colour, alpha=0.3)
+            face = colour if attack.track[2] == "none" else PAPER
+            panel.plot([x], [attack.delta], "o", color=colour, mfc=face, ms=6)
+            name = words.axis_text(attack.axes["attack"]).replace("_", " ")
+            at = _free(taken, float(np.log10(x)), attack.delta, (high - low) * 0.045)
+            right = x > 0.6 * most
+            panel.text(
+                x / 1.12 if right else x * 1.12,
+                at,
+                name,
+                fontsize=7.5,
+                color=INK,
+                va="center",
+                ha="right" if right else "left",
+            )
+        panel.minorticks_off()
+        ticks = sorted({(a.nfe or 0) + 1 for a in own})
+        ticks = [t for n, t in enumerate(ticks) if n == 0 or t / ticks[n - 1] > 1.25 or t == ticks[-1]]
+        panel.set_xticks(ticks, [f"{tick - 1:g}" for tick in ticks])
+        panel.axhline(0, color=GREY, lw=1)
+        panel.set_title(_CAPTION_TITLES[kind], fontsize=9, color=INK, loc="left", pad=3)
+    for panel in panels[len(kinds) :]:
+        panel.axis("off")
+    handles = [
+        panels[0].plot([], [], "o", color=colour, label=access)[0]
+        for access, colour in colours.items()
+        if any(a.track[0] == access for a in attacks)
+    ]
+    handles.append(panels[0].plot([], [], "o", color=INK, mfc=PAPER, label="with shadow data")[0])
+    figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper right", ncols=len(handles))
+    figure.supxlabel("evaluations of the U-Net per picture", fontsize=8, color=SOFT)
+    figure.supylabel("mean Delta over the suite, 95 %", fontsize=8, color=SOFT)
+    height = 4.6 * -(-len(kinds) // 2)
+    _title(figure, "What an attack costs and what it finds", height)
+    figure.subplots_adjust(left=0.08, right=0.98, top=1 - 0.65 / height, bottom=0.55 / height, hspace=0.22, wspace=0.15)
     return figure
+
+
+_CAPTION_TITLES = {
+    "caption": "given the training captions",
+    "class": "given one template caption for all",
+    "empty": "given no captions",
+    "none": "captions are not asked for",
+}
+
+
+def _free(taken: list[tuple[float, float]], x: float, y: float, height: float) -> float:
+    """A label's height near y that no earlier label (log10 x, y) of nearly the same x has; it is then taken."""
+    steps = sorted(range(-12, 13), key=lambda step: (abs(step), -step))
+    at = next(
+        (
+            y + s * height
+            for s in steps
+            if all(abs(x - a) > 0.45 or abs(y + s * height - b) >= height for a, b in taken)
+        ),
+        y,
+    )
+    taken.append((x, at))
+    return at
 
 
 def _rocs(board: Board) -> "Figure | None":
@@ -330,9 +413,22 @@ def _rocs(board: Board) -> "Figure | None":
             label=f"{titles[entry.section]}: {name}, AUC {words.number(entry.row.measured.auc)}",
         )
     left.legend(fontsize=7, frameon=False, loc="lower right")
-    _title(figure, left, "ROC, one line for each world", 4.4)
+    _title(figure, "ROC, one line for each world", 4.4)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.13, wspace=0.2)
     return figure
+
+
+def roc_figure(lines: Sequence[tuple[Curve, str]]) -> bytes:
+    """Labelled ROC curves, linear and with a logarithmic false positive rate, as PNG bytes."""
+    figure, (left, right) = _new(9.5, 4.2, columns=2)
+    colours = _colours()
+    for panel, log in ((left, False), (right, True)):
+        _roc(panel, [(curve, colours[i]) for i, (curve, _) in enumerate(lines)], log=log)
+    for i, (_, label) in enumerate(lines):
+        left.plot([], [], "-" if i % 2 == 0 else "--", color=colours[i], label=label)
+    left.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.97, bottom=0.13, wspace=0.2)
+    return png(figure)
 
 
 def _roc(panel: "Axes", curves: Sequence[tuple[Curve, str]], log: bool) -> None:
@@ -361,7 +457,7 @@ def _lines(panel: "Axes", curves: Sequence[tuple[Curve, str]], log: bool) -> lis
     return lines
 
 
-def _title(figure: "Figure", panel: "Axes", text: str, height: float) -> None:
+def _title(figure: "Figure", text: str, height: float) -> None:
     figure.text(0.02, 1 - 0.2 / height, text, fontsize=12, weight="bold", color=INK, va="center")
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
+from bench.grid import TARGET_AXES
 from bench.leaderboard.row import AXES, Row, reasons_of, why_null
 from bench.leaderboard.side import Side
 from lmia.metrics.estimates import Estimate, from_interval, missing
@@ -27,7 +28,6 @@ ALPHA = 0.05
 
 # An attack is entered with these axes; the others say what it is tried on.
 ENTRANT_AXES = ("attack", "captions", "aux", "guidance", "prompt", "steps")
-TARGET_AXES = ("source", "target_mark", "member_mark", "nonmember_mark", "epochs", "method", "base")
 
 # What an attacker must have for these negatives, beside the target itself.
 SHADOW_DATA = {"shadow": "another source", "real": "another source", "mix": "another source", "part_c": "same source"}

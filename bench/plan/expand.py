@@ -14,12 +14,14 @@ from bench.grid import Cell, data_spec, finetune_spec, method_spec, sample_spec
 from bench.plan.artifact import Artifact
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec
-from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec
+from bench.stages.pictures import FolderSetSpec, GeneratedSpec, MixSpec, RealSpec, TakeSpec
 from bench.stages.row import RowSpec
 from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from lmia.attacks import ATTACKS, Attack
+from lmia.data.captions import class_prompt
 from lmia.data.marks import MARKS
 from lmia.data.parts import assign
+from lmia.data.pictures import Pictures
 from lmia.data.sources import SOURCES
 from lmia.specs import RequestError, Spec
 from lmia.target.base import resolve_base
@@ -122,6 +124,23 @@ class _Question:
                 f"give them captions (a .txt beside each, or metadata.csv) or set {what} to 'class'"
             )
 
+    def check_captions(self) -> None:
+        """Refuse, before any work, captions that the cell's attack cannot use."""
+        given, source = self.axes.captions, self.axes.source
+        if given is None:
+            return
+        kind, data = self.data
+        if given == "caption":
+            sources = [source, *([self.elsewhere] if self.cell.estimand == "cross_source" else [])]
+            texts = {name: text for s in sources for name, text in SOURCES.get(kind).captions(data, s).items()}
+        else:
+            texts = {f"any picture of {source!r}": class_prompt(source) if given == "class" else ""}
+        spec = self.attack_settings(self.axes.attack, 0)
+        try:
+            self.attack.check(spec, Pictures.of_encoded(list(texts), [b""] * len(texts), caption=list(texts.values())))
+        except RequestError as error:
+            raise RequestError(f"captions = {given!r}: {error}") from None
+
     def marked(self, pictures: Artifact, mark: str) -> Artifact:
         """The pictures with a watermark."""
         if mark == "none":
@@ -213,12 +232,19 @@ class _Question:
         return method_spec(spec, {**self.settings.attacks.get(name, {}), **seed}, f"attacks.{name}")
 
     def learned(self, name: str, world: int, inputs: dict[str, Artifact]) -> Artifact:
-        """What an attack learns from pictures (and from the base model, where its encoder is the base's)."""
+        """What an attack learns from pictures (and from the base model, where its encoder is the base's).
+
+        On a shadow target it is given the same kind of captions as on the target.
+        """
         method = ATTACKS.get(name)
         spec = self.attack_settings(name, world)
         if "base" in method.requires(spec):
             inputs = {**inputs, "base": self.base}
-        return Artifact("attack", name, method.version, AttackSpec(attack=spec), inputs)
+        captions = self.axes.captions if "shadow.model" in inputs and self.axes.captions != "caption" else None
+        source = self.axes.source if captions == "class" else None
+        return Artifact(
+            "attack", name, method.version, AttackSpec(attack=spec, captions=captions, source=source), inputs
+        )
 
     def scores(
         self, name: str, world: int, query: Artifact, *, model: Artifact | None, learned: Artifact | None
@@ -299,6 +325,7 @@ class _Question:
 
     def row(self) -> Artifact:
         """Scores of every world, half and query set, with their controls, under names that the row stage knows."""
+        self.check_captions()
         inputs: dict[str, Artifact] = {}
         states = self._mark_states()
         for world in range(self.settings.worlds):
@@ -316,9 +343,15 @@ class _Question:
             evidence=self.settings.evidence,
             absent=self.absent,
             access=self.attack.access_for(self.attack_settings(self.axes.attack, 0)),
-            shadow={"shadow": "another source", "mix": "another source", "part_c": "same source"}.get(self.axes.aux),
+            shadow=self._shadow_data(),
         )
         return Artifact("row", "estimate", RowSpec.version(), spec, inputs)
+
+    def _shadow_data(self) -> str | None:
+        """What people the attacker must have beside the target, in words; None where nobody."""
+        if "shadow" in self.attack.requires(self.attack_settings(self.axes.attack, 0)):
+            return "same source"
+        return {"shadow": "another source", "mix": "another source", "part_c": "same source"}.get(self.axes.aux)
 
     def _mark_states(self) -> list[tuple[str, str]]:
         if self.axes.member_mark == "both":
@@ -358,9 +391,13 @@ class _Question:
                     query = self.real(source, part)
                     inputs[f"{name}.{half}.gap.{role}"] = self.scores("loss", world, query, model=model, learned=None)
 
+    @property
+    def elsewhere(self) -> str:
+        """The source of a cross-source query's non-members."""
+        return self.settings.sources.wild if self.axes.query == "wild" else self.other
+
     def _other_people(self, mark: str) -> Artifact:
-        where = self.settings.sources.wild if self.axes.query == "wild" else self.other
-        return self.real(where, "query", mark=mark)
+        return self.real(self.elsewhere, "query", mark=mark)
 
     def _other_set(self, world: int) -> Artifact:
         return self.negatives(world, SECOND_SET) if self.axes.aux != "real" else self.real(self.other, "query")
@@ -385,7 +422,6 @@ class _Question:
             }
             inputs["blind.both"] = Artifact("scores", "blind_crossfit", version, BlindCrossfitSpec(blind=spec), sides)
             return
-        where = self.settings.sources.wild if self.axes.query == "wild" else self.other
         learned = Artifact(
             "attack",
             "blind",
@@ -393,7 +429,7 @@ class _Question:
             AttackSpec(attack=spec),
             {
                 "positives": self.real(self.axes.source, "C", mark=member_mark),
-                "negatives": self.real(where, "aux", mark=nonmember_mark),
+                "negatives": self.real(self.elsewhere, "aux", mark=nonmember_mark),
             },
         )
         for half in HALVES:
@@ -412,6 +448,6 @@ def count_pictures(pictures: Artifact) -> int:
     spec = pictures.spec
     if isinstance(spec, RealSpec):
         return len(spec.identities) * len(spec.photos)
-    if isinstance(spec, GeneratedSpec | TakeSpec):
+    if isinstance(spec, GeneratedSpec | TakeSpec | FolderSetSpec):
         return spec.count
     return sum(count_pictures(i) for name, i in pictures.inputs.items() if i.kind == "pictures")

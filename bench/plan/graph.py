@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.plan.artifact import Artifact, walk
 from bench.store import Entry, InputRef, Ref, SpecChanged, Store, inputs_digest
@@ -48,7 +49,7 @@ def survey(targets: Iterable[Artifact], store: Store, also: Iterable[Artifact] =
             outdated.add(artifact.address)
         elif fitting:
             spec = Ref(artifact.kind, artifact.address, artifact.method, artifact.version, _spec(artifact), {})
-            if fitting[-1].spec != spec.spec_digest:
+            if fitting[-1].spec != spec.spec_digest and not _grown(store.manifest(fitting[-1].key).spec, spec.spec):
                 raise SpecChanged(
                     f"{artifact} in {store.uri} was made from another resolved spec than today's: a default changed "
                     f"without a version bump of {artifact.kind} method {artifact.method!r} (now {artifact.version})"
@@ -73,6 +74,13 @@ def ref_of(artifact: Artifact, inputs: dict[str, Entry]) -> Ref:
         inputs={name: InputRef(entry.address, entry.digest, entry.key) for name, entry in inputs.items()},
         num_slices=artifact.num_slices,
     )
+
+
+def _grown(old: Any, new: Any) -> bool:
+    """Whether a resolved spec is the older one with further fields: at equal addresses these have their defaults."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() <= new.keys() and all(_grown(value, new[key]) for key, value in old.items())
+    return old == new
 
 
 def _spec(artifact: Artifact) -> dict:

@@ -1,15 +1,20 @@
-"""What attacks learn from pictures, as safetensors."""
+"""What attacks learn, from pictures or from shadow targets, as safetensors."""
 
+from collections import defaultdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
+from bench.stages.scores import with_captions
 from bench.store import Ref
 from bench.workbench import Workbench
 from lmia.specs import Spec
+
+if TYPE_CHECKING:
+    from lmia.attacks import Shadow
 
 EXECUTOR = "tune"
 SHARES_GPU = True
@@ -19,55 +24,84 @@ class AttackSpec(Spec):
     """How the attack learns; from what is in the inputs."""
 
     attack: SerializeAsAny[Spec]
+    captions: str | None = Field(None, description="captions that go with the shadow pictures; null: their own")
+    source: str | None = Field(None, description="the source that class captions name")
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
-    """One job per attack."""
+    """One job per attack; attacks that learn from the same shadow target are one job and share its measurements."""
+    groups: dict[tuple, list[tuple[Artifact, Ref]]] = defaultdict(list)
+    for artifact, ref in refs:
+        shadow = [i.address for name, i in artifact.inputs.items() if name.startswith("shadow.")]
+        own = (*shadow, artifact.spec.captions, artifact.spec.source) if shadow else (artifact.address,)
+        groups[own].append((artifact, ref))
+    return [_job(group) for group in groups.values()]
+
+
+def _job(group: list[tuple[Artifact, Ref]]) -> Job:
     from bench.plan.expand import count_pictures
     from bench.stages.pictures import drawn_by
+    from lmia.attacks.scoring import nfe_shared
 
-    found = []
-    for artifact, ref in refs:
-        count = sum(count_pictures(i) for i in artifact.inputs.values() if i.kind == "pictures")
-        spec = artifact.spec.attack
-        passes = count * getattr(spec, "epochs", 1)
-        side = getattr(spec, "size", 64)
-        names = " against ".join(drawn_by(i) for n, i in artifact.inputs.items() if i.kind == "pictures")
-        found.append(
-            job(
-                __name__,
-                f"fit {artifact.method}: {names}",
-                [ref],
-                work=passes * (side / 64) ** 2,
-                order=(2, -passes),
-                passes=passes,
-            )
-        )
-    return found
+    first, _ = group[0]
+    count = sum(count_pictures(i) for i in first.inputs.values() if i.kind == "pictures")
+    spec = first.spec.attack
+    passes, side = count * getattr(spec, "epochs", 1), getattr(spec, "size", 64)
+    if "shadow.model" in first.inputs:  # what is measured costs more than what is made of it
+        passes, side = count * nfe_shared((a.method, a.spec.attack) for a, _ in group), 64
+    sets = " against ".join(drawn_by(i) for i in first.inputs.values() if i.kind == "pictures")
+    title = f"fit {', '.join(sorted(a.method for a, _ in group))}: {sets}"
+    order = (2, -passes)
+    return job(__name__, title, [ref for _, ref in group], work=passes * (side / 64) ** 2, order=order, passes=passes)
 
 
 def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
-    """Fit the attack on its inputs."""
+    """Fit the attacks on their inputs."""
+    refs = [Ref.from_json(ref) for ref in payload["refs"]]
+    shadows = _shadows(refs[0], bench)
+    for ref in refs:
+        _fit(ref, shadows, payload["passes"] / len(refs), bench, report)
+
+
+def _shadows(ref: Ref, bench: Workbench) -> "list[Shadow]":
+    from lmia.attacks import Shadow
+
+    if "shadow.model" not in ref.inputs:
+        return []
+    members, nonmembers = (
+        with_captions(bench.pictures(ref.inputs[f"shadow.{name}"]), ref.spec["captions"], ref.spec["source"])
+        for name in ("members", "nonmembers")
+    )
+    return [Shadow(partial(bench.model, ref.inputs["shadow.model"], "float32"), members, nonmembers)]
+
+
+def _fit(ref: Ref, shadows: "list[Shadow]", passes: float, bench: Workbench, report: Report) -> None:
     from safetensors.torch import save
 
-    from lmia.attacks import ATTACKS, Shadow
+    from lmia.attacks import ATTACKS
 
-    ref = Ref.from_json(payload["refs"][0])
     method = ATTACKS.get(ref.method)
     spec = method.Spec(**ref.spec["attack"])
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {"shadow": shadows} if shadows else {}
     for name, i in ref.inputs.items():
         if name == "base":
             inputs[name] = bench.model(i, "float32")
         elif not name.startswith("shadow."):
             inputs[name] = bench.pictures(i)
-    if "shadow.model" in ref.inputs:
-        shadow = {name: ref.inputs[f"shadow.{name}"] for name in ("model", "members", "nonmembers")}
-        members, nonmembers = (bench.pictures(shadow[name]) for name in ("members", "nonmembers"))
-        inputs["shadow"] = [Shadow(partial(bench.model, shadow["model"], "float32"), members, nonmembers)]
+    before = _evaluations(shadows)
     with ticking() as clock, bench.partial(ref.address) as progress:
         learned = method.fit(spec, inputs, device=bench.device, partial=progress, on_progress=report)
     assert learned is not None, f"{ref.method} has nothing to learn and needs no job"
     data = save({name: tensor.cpu().contiguous() for name, tensor in learned.items()})
-    cost = {"passes": float(payload["passes"]), **clock()}
+    pictures = sum(len(shadow.members) + len(shadow.nonmembers) for shadow in shadows)
+    cost = {
+        "passes": passes,
+        "nfe": float(method.nfe(spec) * pictures),  # of this attack alone; what is measured already costs nothing more
+        "nfe_spent": float(_evaluations(shadows) - before),
+        **clock(),
+    }
     bench.store.put_slice(ref, 0, {"learned.safetensors": data}, numerics=bench.numerics(), cost=cost)
+
+
+def _evaluations(shadows: "list[Shadow]") -> int:
+    return sum(victim.evaluations for shadow in shadows for victim in shadow.victims)

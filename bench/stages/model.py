@@ -15,10 +15,12 @@ from bench.workbench import Workbench
 from lmia.specs import Spec
 
 EXECUTOR = "tune"
+GIVEN = ("base", "adapter", "checkpoint")
+"""Models that somebody else made, by the form in which they come; taken over by the driver."""
 
 
 class BaseSpec(Spec):
-    """Which base model."""
+    """Which model that somebody else made."""
 
     reference: str = Field(description="its name, folder or hub id")
     digest: str = Field(description="of its files")
@@ -37,7 +39,7 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 
     found, trajectories = [], defaultdict(list)
     for artifact, ref in refs:
-        if artifact.method == "base":
+        if artifact.method in GIVEN:
             found.append(job(__name__, f"take over {artifact.spec.reference}", [ref], work=0, executor="driver"))
         else:
             trajectories[trajectory(artifact)].append((artifact, ref))
@@ -63,7 +65,9 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 
 
 def title_of(pictures: Artifact) -> str:
-    """What pictures an artifact holds, for people: north A, north A with visible, ..."""
+    """What pictures an artifact holds, or a model was tuned on, for people: north A, north A with visible, ..."""
+    if pictures.kind == "model":
+        return title_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.reference)
     if "pictures" in pictures.inputs:
         return f"{title_of(pictures.inputs['pictures'])} with {pictures.method}"
     return f"{getattr(pictures.spec, 'source', '?')} {getattr(pictures.spec, 'part', '')}".strip()
@@ -76,21 +80,22 @@ def trajectory(artifact: Artifact) -> str:
 
 
 def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
-    """Take over a base, or tune and save every epoch asked for."""
+    """Take over a model, or tune and save every epoch asked for."""
     refs = [Ref.from_json(ref) for ref in payload["refs"]]
-    if refs[0].method == "base":
+    if refs[0].method in GIVEN:
         _take_over(refs[0], bench)
     else:
         _tune(refs, payload, bench, report)
 
 
 def _take_over(ref: Ref, bench: Workbench) -> None:
-    from lmia.target.base import Base, files_of
+    from lmia.target.given import Given, overlay_files
 
     spec = BaseSpec(**ref.spec)
+    given = Given(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
+    base = bench.layers(ref.inputs["base"])[0] if "base" in ref.inputs else None
     with tempfile.TemporaryDirectory(prefix="lmia-base-") as scratch:
-        folder = Base(spec.reference, spec.digest).folder(Path(scratch))
-        bench.store.put_slice(ref, 0, dict(files_of(folder)), facts={"trained_on": None})
+        bench.store.put_slice(ref, 0, overlay_files(given, base, Path(scratch)), facts={"trained_on": None})
 
 
 def _tune(refs: list[Ref], payload: dict[str, Any], bench: Workbench, report: Report) -> None:

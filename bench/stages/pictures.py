@@ -26,11 +26,22 @@ class RealSpec(Spec):
     photos: tuple[int, ...] = Field(min_length=1, description="which photos of each person")
 
 
+class FolderSetSpec(Spec):
+    """All pictures of some persons of a folder, however many there are of each. The method is the kind of source."""
+
+    data: SerializeAsAny[Spec] = Field(description="the folder's spec")
+    digest: str = Field(description="of the files")
+    source: str
+    identities: tuple[str, ...] = Field(min_length=1)
+    count: int = Field(ge=1, description="pictures, all persons together")
+
+
 class GeneratedSpec(Spec):
     """A set drawn by a model. Record ids are numbers, so that two models draw from the same noises."""
 
     sample: SampleSpec
-    prompt: str = Field(description="class, generic or caption")
+    prompt: str = Field(description="class, generic, caption, or given: those in `prompts`")
+    prompts: tuple[str, ...] = Field((), description="given prompts, used in turn")
     source: str = Field(description="the source that the class prompt names")
     count: int = Field(ge=1)
 
@@ -50,8 +61,7 @@ def drawn_by(pictures: Artifact) -> str:
     from bench.stages.model import title_of
 
     if pictures.method == "generated":
-        model = pictures.inputs["model"]
-        who = "base" if model.method == "base" else title_of(model.inputs["pictures"])
+        who = title_of(pictures.inputs["model"])
         sample = pictures.spec.sample
         return f"gen({who}, s={sample.guidance:g}, {pictures.spec.prompt}, {sample.steps} steps)"
     if pictures.method == "mix":
@@ -119,6 +129,8 @@ def _pictures(ref: Ref, bench: Workbench) -> Any:
         return pictures.with_columns(image=[encode_png(image) for image in images])
     kind = SOURCES.get(ref.method)
     spec = kind.Spec(**ref.spec["data"])
+    if "photos" not in ref.spec:
+        return kind.all_of(spec, ref.spec["source"], list(ref.spec["identities"]))
     return kind.pictures(
         spec, ref.spec["source"], ref.spec["part"], list(ref.spec["identities"]), list(ref.spec["photos"])
     )
@@ -139,7 +151,10 @@ def _generate(ref: Ref, number: int, bench: Workbench) -> None:
     spec = GeneratedSpec(**ref.spec)
     records = slice_of(spec.count, ref.num_slices, number)
     captions = bench.pictures(ref.inputs["captions"]).captions if "captions" in ref.inputs else []
-    prompts = prompts_of(spec.prompt, spec.source, captions, spec.count)
+    if spec.prompt == "given":
+        prompts = [spec.prompts[n % len(spec.prompts)] for n in range(spec.count)]
+    else:
+        prompts = prompts_of(spec.prompt, spec.source, captions, spec.count)
     prompts = [prompts[n] for n in records]
     ids = [f"drawn/{n:06d}" for n in records]
     model = bench.model(ref.inputs["model"], spec.sample.dtype)

@@ -372,7 +372,7 @@ class _Judge:
         for manifest in self._lineage(own):
             total += manifest.total("seconds")
             peak = max([peak, *(s.get("cost", {}).get("peak_memory_mb") or 0 for s in manifest.slices)])
-            if manifest.kind == "pictures":
+            if manifest.kind in ("pictures", "attack"):
                 offline += manifest.total("nfe")
         nfe = sum(m.total("nfe") for m in own) / max(1, pictures)
         return Cost(nfe=nfe, nfe_offline=offline, seconds=round(total, 2), peak_memory_mb=peak or None)

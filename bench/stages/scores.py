@@ -4,7 +4,7 @@ One job scores a slice of pictures with every attack that asks for the same mode
 """
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,12 +36,13 @@ class BlindCrossfitSpec(Spec):
     """The blind control of two halves: each person is scored by a classifier fitted on the others."""
 
     blind: SerializeAsAny[Spec]
+    see: Literal["pictures", "captions"] = Field("pictures", description="what the classifier looks at")
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One job per (model, pictures, slice), for all attacks together."""
     from bench.plan.expand import count_pictures
-    from lmia.attacks import ATTACKS
+    from lmia.attacks.scoring import nfe_asked, nfe_shared
 
     groups: dict[tuple, list[tuple[Artifact, Ref]]] = defaultdict(list)
     for artifact, ref in refs:
@@ -59,13 +60,13 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
         first = group[0][0]
         pictures = first.inputs.get("query") or first.inputs["positives"]
         count = len(slice_of(count_pictures(pictures), of, number))
-        nfe = sum(int(ATTACKS.get(a.method).nfe(a.spec.attack)) for a, _ in group if "model" in a.inputs)
+        asking = [(a.method, a.spec.attack) for a, _ in group if "model" in a.inputs]
+        nfe = {"asked": count * nfe_asked(asking), "shared": count * nfe_shared(asking)}
         names = ", ".join(sorted({a.method for a, _ in group}))
         title = f"score {drawn_by(pictures)} with {names} ({len(group)})"
-        work = count * (nfe + 0.5 * len(group))
-        found.append(
-            job(__name__, title, [r for _, r in group], work=work, order=(3, model, query, number), number=number)
-        )
+        work = nfe["shared"] + 0.5 * count * len(group)
+        order = (3, model, query, number)
+        found.append(job(__name__, title, [r for _, r in group], work=work, order=order, number=number, nfe=nfe))
     return found
 
 
@@ -99,13 +100,14 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
         scores = score_pass(attacks, asked, victim, base=base, device=bench.device)
     figures = clock()
     spent = float(sum(one.evaluations for one in (victim, base) if one))
+    asked = [float(ATTACKS.get(ref.method).nfe(attacks[n][1])) if victim else 0.0 for n, ref in enumerate(refs)]
     for n, ref in enumerate(refs):
         values = scores[f"{ref.method}:{n}"]
-        nfe = float(ATTACKS.get(ref.method).nfe(attacks[n][1]) * len(query)) if victim else 0.0
+        share = (asked[n] + 0.5) / (sum(asked) + 0.5 * len(refs))
         cost = {
-            "nfe": nfe,
-            "nfe_spent": spent / len(refs),
-            "seconds": figures["seconds"] / len(refs),
+            "nfe": asked[n] * len(query),
+            "nfe_spent": spent * share,
+            "seconds": figures["seconds"] * share,
             "peak_memory_mb": figures["peak_memory_mb"],
         }
         data = to_parquet(query.ids, values)
@@ -123,7 +125,7 @@ def _crossfit(ref: Ref, bench: Workbench) -> None:
 
     positives, negatives = (bench.pictures(ref.inputs[name]) for name in ("positives", "negatives"))
     with ticking() as clock:
-        scores = crossfit(BlindSpec(**ref.spec["blind"]), positives, negatives)
+        scores = crossfit(BlindSpec(**ref.spec["blind"]), positives, negatives, see=ref.spec["see"])
     data = to_parquet([*positives.ids, *negatives.ids], np.concatenate(scores))
     bench.store.put_slice(ref, 0, {"00000.parquet": data}, numerics=bench.numerics(), cost=clock())
 

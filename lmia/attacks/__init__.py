@@ -5,8 +5,8 @@ gives every picture of the query set one float64 score, higher = more likely a m
 model it has: what it may do with a target is the `Victim`'s few calls.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -45,12 +45,17 @@ class Shadow:
         members: pictures that it was tuned on.
         nonmembers: pictures of other people of the same source. All people are disjoint from the query set's.
         noise_seed: seed of the noises of its Victim.
+        measured: what attacks measured on its pictures, by what it is: attacks that learn from the same measurement
+            share it when they are fitted on the same Shadow.
+        victims: the Victims that were made on it, for whoever counts what fitting cost.
     """
 
     model: "TargetModel | Callable[[], TargetModel]"
     members: "Pictures"
     nonmembers: "Pictures"
     noise_seed: int = 0
+    measured: dict[Hashable, np.ndarray] = field(default_factory=dict, compare=False)
+    victims: "list[Victim]" = field(default_factory=list, compare=False)
 
     def victim(self) -> "Victim":
         """A fresh Victim on the shadow model."""
@@ -58,7 +63,8 @@ class Shadow:
         from lmia.target.victim import Victim
 
         model = self.model if isinstance(self.model, TargetModel) else self.model()
-        return Victim(model, self.noise_seed)
+        self.victims.append(Victim(model, self.noise_seed))
+        return self.victims[-1]
 
 
 class Attack:
@@ -101,12 +107,19 @@ class Attack:
         return cls.learns
 
     @classmethod
-    def nfe(cls, spec: Any) -> int:
-        """U-Net evaluations per scored picture, one attack alone; 0 for offline attacks.
+    def evaluations(cls, spec: Any) -> dict[Hashable, int]:
+        """U-Net evaluations per scored picture by what they compute; empty for offline attacks.
 
-        Evaluations are counted in rows: classifier-free guidance counts two, a forward with its backward one.
+        Attacks whose names for a piece of work are equal share it in one pass (the Victim remembers it), so what
+        several attacks spend together is the sum over the union. Evaluations are counted in rows: classifier-free
+        guidance counts two, a forward with its backward one.
         """
-        return 0
+        return {}
+
+    @classmethod
+    def nfe(cls, spec: Any) -> int:
+        """U-Net evaluations per scored picture, one attack alone."""
+        return sum(cls.evaluations(spec).values())
 
     @classmethod
     def check(cls, spec: Any, query: "Pictures") -> None:

@@ -9,7 +9,7 @@ Sign: higher = member, as the wrapped attack's.
 Deviations: none. Attacks that do not ask the target while scoring cannot be wrapped: their difference would be 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,11 @@ class Calibrated(Attack):
         return attack.fits(inner)
 
     @classmethod
-    def nfe(cls, spec: CalibratedSpec) -> int:
-        """The wrapped attack's, twice."""
+    def evaluations(cls, spec: CalibratedSpec) -> dict[Hashable, int]:
+        """The wrapped attack's, on the target and on the base."""
         attack, inner = spec.unwrap()
-        return 2 * attack.nfe(inner)
+        on_target = attack.evaluations(inner)
+        return on_target | {("base", name): count for name, count in on_target.items()}
 
     @classmethod
     def check(cls, spec: CalibratedSpec, query: "Pictures") -> None:

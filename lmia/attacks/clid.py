@@ -12,7 +12,7 @@ Deviations: everything fitted is fitted on shadow targets, never on the pictures
     trees instead of XGBoost. Captions of fewer than 3 words are refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.scoring import on_shadows
+from lmia.attacks import ATTACKS, Attack, Learned, Progress, Shadow, need, silent
+from lmia.attacks.scoring import Labelled, on_shadows
 from lmia.attacks.trees import decide_trees, fit_trees
 from lmia.specs import RequestError, Spec
 
@@ -44,9 +44,10 @@ class _Clid(Attack):
     paper = "Zhai et al., NeurIPS 2024"
 
     @classmethod
-    def nfe(cls, spec: ClidSpec) -> int:
+    def evaluations(cls, spec: ClidSpec) -> dict[Hashable, int]:
         """The caption and its four reductions at each timestep."""
-        return 5 * len(spec.timesteps)
+        captions = (None, "first third", "middle third", "last third", "")
+        return {("loss", t, i, c): 1 for i, t in enumerate(spec.timesteps) for c in captions}
 
     @classmethod
     def check(cls, spec: ClidSpec, query: "Pictures") -> None:
@@ -84,10 +85,11 @@ class Clid(_Clid):
         for shadow in shadows:
             cls.check(spec, shadow.members)
             cls.check(spec, shadow.nonmembers)
-        data = on_shadows(shadows, lambda victim: _terms(losses(victim, spec.timesteps)))
-        low, median, high = np.quantile(data.values, [0.25, 0.5, 0.75], axis=0)
+        data = _on_shadows(spec, shadows)
+        terms = _terms(data.values)
+        low, median, high = np.quantile(terms, [0.25, 0.5, 0.75], axis=0)
         iqr = np.where(high > low, high - low, 1.0)
-        scaled = (data.values - median) / iqr
+        scaled = (terms - median) / iqr
         grid = np.linspace(0, 1, 21)
         aucs = np.array([roc_auc_score(data.labels, a * scaled[:, 0] + (1 - a) * scaled[:, 1]) for a in grid])
         best = grid[aucs >= aucs.max()]
@@ -143,8 +145,10 @@ class ClidVector(_Clid):
         for shadow in shadows:
             cls.check(spec, shadow.members)
             cls.check(spec, shadow.nonmembers)
-        data = on_shadows(shadows, lambda victim: _vector(losses(victim, spec.timesteps)))
-        trees = fit_trees(data.values, data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed)
+        data = _on_shadows(spec, shadows)
+        trees = fit_trees(
+            _vector(data.values), data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed
+        )
         return {name: torch.from_numpy(value) for name, value in trees.items()}
 
     @classmethod
@@ -175,6 +179,11 @@ def losses(victim: Any, timesteps: tuple[int, ...]) -> np.ndarray:
     return np.stack(
         [np.mean([victim.loss(t, i, captions=c) for i, t in enumerate(timesteps)], axis=0) for c in columns], axis=1
     )
+
+
+def _on_shadows(spec: ClidSpec, shadows: Sequence[Shadow]) -> Labelled:
+    """`losses` of all pictures of shadow targets."""
+    return on_shadows(shadows, ("clid", spec.timesteps), lambda victim: losses(victim, spec.timesteps))
 
 
 def _terms(values: np.ndarray) -> np.ndarray:

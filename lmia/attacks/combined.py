@@ -9,7 +9,8 @@ Deviations: one honest split by person instead of repeated ones: components that
     itself, a one-sided test of a suspected set's scores against a known-unseen set's, belongs to the metrics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,10 @@ class Combined(Attack):
         return frozenset({"model", "shadow"}).union(*(attack.requires(inner) for attack, inner in parts))
 
     @classmethod
-    def nfe(cls, spec: CombinedSpec) -> int:
-        """The components' sum: what is asked for. Components share evaluations, so no more than this is spent."""
-        return sum(attack.nfe(inner) for attack, inner in (component.unwrap() for component in spec.attacks))
+    def evaluations(cls, spec: CombinedSpec) -> dict[Hashable, int]:
+        """The components', what they share once."""
+        parts = [component.unwrap() for component in spec.attacks]
+        return {name: count for attack, inner in parts for name, count in attack.evaluations(inner).items()}
 
     @classmethod
     def check(cls, spec: CombinedSpec, query: "Pictures") -> None:
@@ -162,7 +164,7 @@ def _halves(seed: int, shadows: list[Shadow]) -> tuple[list[Shadow], list[Shadow
     for shadow in shadows:
         sides = [_split(seed, pictures) for pictures in (shadow.members, shadow.nonmembers)]
         for half in (0, 1):
-            halves[half].append(Shadow(shadow.model, sides[0][half], sides[1][half], shadow.noise_seed))
+            halves[half].append(replace(shadow, members=sides[0][half], nonmembers=sides[1][half], measured={}))
     return halves
 
 

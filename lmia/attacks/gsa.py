@@ -10,7 +10,7 @@ Deviations: scikit-learn's boosted trees instead of XGBoost. LoRA targets are lo
     the merged weights and not in the adapter's. 10 timesteps equally spaced over the schedule, one noise for all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,9 @@ class _Gsa(Attack):
     per_timestep: bool
 
     @classmethod
-    def nfe(cls, spec: GsaSpec) -> int:
-        """One evaluation with its backward per timestep."""
-        return len(spec.timesteps)
+    def evaluations(cls, spec: GsaSpec) -> dict[Hashable, int]:
+        """One with its backward per timestep; both forms come from the same passes."""
+        return {("gradients", spec.timesteps): len(spec.timesteps)}
 
     @classmethod
     def fit(
@@ -67,8 +67,9 @@ class _Gsa(Attack):
         import torch
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
-        data = on_shadows(shadows, lambda victim: cls._norms(spec, victim))
-        trees = fit_trees(data.values, data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed)
+        data = on_shadows(shadows, ("gradients", spec.timesteps), lambda victim: _both_norms(spec, victim))
+        x = data.values[:, int(cls.per_timestep)]
+        trees = fit_trees(x, data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed)
         return {name: torch.from_numpy(value) for name, value in trees.items()}
 
     @classmethod
@@ -82,11 +83,7 @@ class _Gsa(Attack):
         cls, spec: GsaSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
     ) -> np.ndarray:
         """The trees' logit."""
-        return decide_trees(prepared, cls._norms(spec, victim))
-
-    @classmethod
-    def _norms(cls, spec: GsaSpec, victim: Any) -> np.ndarray:
-        return victim.gradient_norms(spec.timesteps, per_timestep=cls.per_timestep)
+        return decide_trees(prepared, victim.gradient_norms(spec.timesteps, per_timestep=cls.per_timestep))
 
 
 @ATTACKS.register("gsa1")
@@ -103,3 +100,8 @@ class Gsa2(_Gsa):
 
     version = 1
     per_timestep = True
+
+
+def _both_norms(spec: GsaSpec, victim: Any) -> np.ndarray:
+    """Norms of the mean gradient and mean norms, from the same passes: float64 [N, 2, P]."""
+    return np.stack([victim.gradient_norms(spec.timesteps, per_timestep=each) for each in (False, True)], axis=1)

@@ -8,7 +8,7 @@ Sign: lower loss = member, hence minus.
 Deviations: the noises e_i come from (noise seed, record id, i): the same for every target, condition and attack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +40,9 @@ class Loss(Attack):
     paper = "Matsumoto et al. 2023; Carlini et al. 2023"
 
     @classmethod
-    def nfe(cls, spec: LossSpec) -> int:
-        """One evaluation per noise."""
-        return spec.noises
+    def evaluations(cls, spec: LossSpec) -> dict[Hashable, int]:
+        """One per noise."""
+        return {("loss", spec.t, i, None): 1 for i in range(spec.noises)}
 
     @classmethod
     def score_batch(

@@ -9,6 +9,7 @@ Sign: higher = member.
 Deviations: crops are resized with Pillow's bicubic filter.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +45,11 @@ class Pfami(Attack):
     paper = "Fu et al. 2023"
 
     @classmethod
-    def nfe(cls, spec: PfamiSpec) -> int:
+    def evaluations(cls, spec: PfamiSpec) -> dict[Hashable, int]:
         """Each noise at each timestep for the picture and each crop."""
-        return (1 + spec.crops) * len(spec.timesteps) * spec.noises
+        own: dict[Hashable, int] = {("loss", t, i, None): 1 for t in spec.timesteps for i in range(spec.noises)}
+        count = len(spec.timesteps) * spec.noises
+        return own | {("crop losses", share, spec.timesteps, spec.noises): count for share in shares(spec)}
 
     @classmethod
     def score_batch(
@@ -55,10 +58,15 @@ class Pfami(Attack):
         """The mean over crops and timesteps of (L_t(crop x) - L_t(x)) / L_t(x)."""
         own = {t: mean_loss(victim, t, spec.noises) for t in spec.timesteps}
         growth = []
-        for share in np.linspace(spec.largest, spec.smallest, spec.crops):
-            cropped = crop_losses(victim, float(share), spec.timesteps, spec.noises)
+        for share in shares(spec):
+            cropped = crop_losses(victim, share, spec.timesteps, spec.noises)
             growth += [(loss - own[t]) / own[t] for t, loss in zip(spec.timesteps, cropped, strict=True)]
         return np.mean(growth, axis=0)
+
+
+def shares(spec: PfamiSpec) -> list[float]:
+    """Sides of the crops, as shares of the picture's."""
+    return np.linspace(spec.largest, spec.smallest, spec.crops).tolist()
 
 
 def centre_crops(images: np.ndarray, share: float) -> np.ndarray:

@@ -9,6 +9,7 @@ Sign: lower = member, hence minus.
 Deviations: the paper prints sqrt(pi/2) in PIAN; only sqrt(2/pi) matches E|N(0,1)|.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +41,9 @@ class Pia(Attack):
     paper = "Kong et al., ICLR 2024"
 
     @classmethod
-    def nfe(cls, spec: PiaSpec) -> int:
+    def evaluations(cls, spec: PiaSpec) -> dict[Hashable, int]:
         """At z0 and at z_t."""
-        return 2
+        return {("eps", 0): 1, (cls.name, spec.t): 1}
 
     @classmethod
     def score_batch(
@@ -63,9 +64,9 @@ class Pian(Attack):
     paper = "Kong et al., ICLR 2024"
 
     @classmethod
-    def nfe(cls, spec: PiaSpec) -> int:
+    def evaluations(cls, spec: PiaSpec) -> dict[Hashable, int]:
         """At z0 and at z_t."""
-        return 2
+        return {("eps", 0): 1, (cls.name, spec.t): 1}
 
     @classmethod
     def score_batch(

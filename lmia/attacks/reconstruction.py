@@ -10,17 +10,17 @@ Deviations: the default embedding is the base model's VAE (paper: DeiT; `encoder
     Evaluations count both branches of classifier-free guidance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
+from lmia.attacks import ATTACKS, Attack, Learned, Progress, Shadow, need, silent
 from lmia.attacks.encoders import Encoder, encoder_field, encoder_needs, load_encoder, unit
 from lmia.attacks.networks import seeded, train_classifier
-from lmia.attacks.scoring import on_shadows
+from lmia.attacks.scoring import Labelled, on_shadows
 from lmia.specs import Spec
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class _Reconstruction(Attack):
         return frozenset({"model", "captions"}) | (cls.needs & {"shadow"}) | encoder_needs(spec.encoder)
 
     @classmethod
-    def nfe(cls, spec: ReconstructionSpec) -> int:
+    def evaluations(cls, spec: ReconstructionSpec) -> dict[Hashable, int]:
         """Steps for each picture, twice under guidance."""
-        return spec.m * spec.steps * (1 if spec.guidance in (0, 1) else 2)
+        cost = spec.steps * (1 if spec.guidance in (0, 1) else 2)
+        return {("generate", spec.guidance, spec.steps, spec.seed, draw): cost for draw in range(spec.m)}
 
 
 @ATTACKS.register("reconstruction")
@@ -98,9 +99,8 @@ class ReconstructionGaussian(_Reconstruction):
         import torch
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
-        encoder = load_encoder(spec.encoder, base=inputs.get("base"), device=device)
-        data = on_shadows(shadows, lambda victim: similarities(victim, spec, encoder).mean(axis=1))
-        classes = [data.values[data.labels == label] for label in (0, 1)]
+        data = _on_shadows(spec, shadows, inputs.get("base"), device)
+        classes = [data.values.mean(axis=1)[data.labels == label] for label in (0, 1)]
         return {
             "mean": torch.tensor([float(s.mean()) for s in classes], dtype=torch.float64),
             "sd": torch.tensor([max(float(s.std()), 1e-6) for s in classes], dtype=torch.float64),
@@ -155,10 +155,10 @@ class ReconstructionMlp(_Reconstruction):
         import torch
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
-        encoder = load_encoder(spec.encoder, base=inputs.get("base"), device=device)
-        data = on_shadows(shadows, lambda victim: np.sort(similarities(victim, spec, encoder), axis=1))
-        mean, scale = data.values.mean(axis=0), np.maximum(data.values.std(axis=0), 1e-6)
-        x = torch.from_numpy((data.values - mean) / scale).float().to(device)
+        data = _on_shadows(spec, shadows, inputs.get("base"), device)
+        values = np.sort(data.values, axis=1)
+        mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+        x = torch.from_numpy((values - mean) / scale).float().to(device)
         state = train_classifier(
             _network(spec).to(device),
             lambda rows: x[torch.from_numpy(rows).to(x.device)],
@@ -217,6 +217,13 @@ def similarities(victim: Any, spec: ReconstructionSpec, encoder: Any) -> np.ndar
     own = unit(encoder(victim.images()))
     drawn = [unit(encoder(victim.generate(None, sample, draw))) for draw in range(spec.m)]
     return np.stack([(own * other).sum(axis=1) for other in drawn], axis=1)
+
+
+def _on_shadows(spec: ReconstructionSpec, shadows: Sequence[Shadow], base: Any, device: str) -> Labelled:
+    """`similarities` of all pictures of shadow targets."""
+    encoder = load_encoder(spec.encoder, base=base, device=device)
+    what = ("similarities", spec.m, spec.steps, spec.guidance, spec.seed, spec.encoder)
+    return on_shadows(shadows, what, lambda victim: similarities(victim, spec, encoder))
 
 
 def _network(spec: ReconstructionMlpSpec) -> Any:

@@ -9,6 +9,7 @@ Deviations: none known. `rediffuse_vae` is its control: SSIM(x, D(E(x))), which 
     control achieves is the VAE's doing (how hard the picture is to reconstruct) and not membership.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,9 @@ class Rediffuse(Attack):
     paper = "Li et al., ICML 2025"
 
     @classmethod
-    def nfe(cls, spec: RediffuseSpec) -> int:
+    def evaluations(cls, spec: RediffuseSpec) -> dict[Hashable, int]:
         """t/k steps for each variation."""
-        return spec.n * (spec.t // spec.k)
+        return {("vary", spec.t, spec.k, i): spec.t // spec.k for i in range(spec.n)}
 
     @classmethod
     def score_batch(

@@ -5,7 +5,7 @@ text states, noises, eps_th(z0, 0, c), the DDIM inversion and every other evalua
 that ask for the same evaluation get the same tensor, and scores do not depend on what else is in the pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,9 +23,17 @@ def attack_of(label: str) -> str:
     return label.split(":", 1)[0]
 
 
-def nfe_asked(attacks: Sequence[tuple[str, Any, Learned | None]]) -> int:
-    """U-Net evaluations per picture if each attack of a pass ran alone: the sum of what they declare."""
-    return sum(ATTACKS.get(attack_of(label)).nfe(spec) for label, spec, _ in attacks)
+def nfe_asked(attacks: Iterable[tuple[str, Any]]) -> int:
+    """U-Net evaluations per picture if each attack (label, spec) of a pass ran alone: the sum of what they declare."""
+    return sum(ATTACKS.get(attack_of(label)).nfe(spec) for label, spec in attacks)
+
+
+def nfe_shared(attacks: Iterable[tuple[str, Any]]) -> int:
+    """U-Net evaluations per picture of one pass: what attacks (label, spec) share is counted once."""
+    union: dict[Any, int] = {}
+    for label, spec in attacks:
+        union |= ATTACKS.get(attack_of(label)).evaluations(spec)
+    return sum(union.values())
 
 
 def score_pass(
@@ -44,7 +52,7 @@ def score_pass(
             in the pass with several specs.
         query: the pictures to score.
         victim: the target; may be None if no attack needs it. Its counter `evaluations` grows by what was really
-            spent; what the attacks would spend one by one is `nfe_asked`.
+            spent, `nfe_shared`; what the attacks would spend one by one is `nfe_asked`.
         base: the public base model, for attacks that need it.
         device: where offline attacks compute.
         chunk: pictures per step, rounded up to whole batches of the Victim. A matter of memory and speed, not of
@@ -98,17 +106,32 @@ class Labelled(NamedTuple):
     keys: list[str]
 
 
-def on_shadows(shadows: Sequence[Shadow], measure: Callable[["Victim"], np.ndarray], *, chunk: int = 64) -> Labelled:
-    """Applies `measure` to all pictures of all shadow targets, in steps of `chunk` pictures."""
+def on_shadows(
+    shadows: Sequence[Shadow], name: Hashable, measure: Callable[["Victim"], np.ndarray], *, chunk: int = 64
+) -> Labelled:
+    """Applies `measure` to all pictures of all shadow targets, in steps of `chunk` pictures.
+
+    Args:
+        shadows: the shadow targets.
+        name: what is measured, all that decides its values included; measured once a Shadow.
+        measure: from a Victim that looks at some pictures to one row each.
+        chunk: pictures per step, a matter of memory.
+    """
     values, labels, keys = [], [], []
     for number, shadow in enumerate(shadows):
-        victim = shadow.victim()
+        if name not in shadow.measured:
+            victim = shadow.victim()
+            shadow.measured[name] = np.concatenate(
+                [
+                    measure(victim.show(pictures.take(range(start, min(start + chunk, len(pictures))))))
+                    for pictures in (shadow.members, shadow.nonmembers)
+                    for start in range(0, len(pictures), chunk)
+                ]
+            )
+        values.append(shadow.measured[name])
         for label, pictures in ((1, shadow.members), (0, shadow.nonmembers)):
-            for start in range(0, len(pictures), chunk):
-                batch = pictures.take(range(start, min(start + chunk, len(pictures))))
-                values.append(measure(victim.show(batch)))
-                labels += [label] * len(batch)
-                keys += [f"{number}/{label}/{record}" for record in batch.ids]
+            labels += [label] * len(pictures)
+            keys += [f"{number}/{label}/{record}" for record in pictures.ids]
     if len(set(labels)) < 2:
         raise RequestError("shadow targets need both members and non-members")
     return Labelled(np.concatenate(values), np.array(labels), keys)

@@ -11,7 +11,7 @@ Deviations: NNs is trained on shadow targets, never on target labels as in the a
     several t shares one trajectory; the authors spend 38 evaluations and a VAE decoding on the same score.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,9 @@ class Secmi(Attack):
     paper = "Duan et al., ICML 2023"
 
     @classmethod
-    def nfe(cls, spec: SecmiSpec) -> int:
+    def evaluations(cls, spec: SecmiSpec) -> dict[Hashable, int]:
         """t/k to invert, one at t, one at t + k."""
-        return spec.t // spec.k + 2
+        return inversion(spec)
 
     @classmethod
     def score_batch(
@@ -86,9 +86,9 @@ class SecmiNns(Attack):
     paper = "Duan et al., ICML 2023"
 
     @classmethod
-    def nfe(cls, spec: SecmiNnsSpec) -> int:
+    def evaluations(cls, spec: SecmiNnsSpec) -> dict[Hashable, int]:
         """As SecMI."""
-        return spec.t // spec.k + 2
+        return inversion(spec)
 
     @classmethod
     def fit(
@@ -104,7 +104,9 @@ class SecmiNns(Attack):
         import torch
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
-        maps = on_shadows(shadows, lambda victim: np.abs(step_error(victim, spec.t, spec.k)))
+        maps = on_shadows(
+            shadows, ("step error", spec.t, spec.k), lambda victim: np.abs(step_error(victim, spec.t, spec.k))
+        )
         scale = float(maps.values.mean())
         x = torch.from_numpy(maps.values / scale).float().to(device)
         state = train_classifier(
@@ -146,6 +148,13 @@ class SecmiNns(Attack):
         with torch.inference_mode():
             logits = network(x).double()
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+
+
+def inversion(spec: SecmiSpec) -> dict[Hashable, int]:
+    """The evaluations along 0, k, .., t, t + k; the first one is at the clean latent."""
+    return {
+        ("eps", 0) if step == 0 else ("inverted", spec.k, step): 1 for step in range(0, spec.t + 2 * spec.k, spec.k)
+    }
 
 
 def step_error(victim: Any, t: int, k: int) -> np.ndarray:

@@ -7,6 +7,7 @@ Sign: lower = member, hence minus.
 Deviations: none.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +39,9 @@ class Sima(Attack):
     paper = "SimA 2025"
 
     @classmethod
-    def nfe(cls, spec: SimaSpec) -> int:
+    def evaluations(cls, spec: SimaSpec) -> dict[Hashable, int]:
         """At z0."""
-        return 1
+        return {("eps", spec.t): 1}
 
     @classmethod
     def score_batch(

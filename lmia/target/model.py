@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "float16", "bfloat16")
 COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$")
 
 
@@ -161,8 +163,9 @@ def load_model(
     """Loads a base and what fine-tuning laid over it.
 
     Each component (unet, vae, text_encoder, tokenizer, scheduler) is taken from the last layer that has a
-    sub-folder of that name; adapters (`lora/`, peft format) of that layer and of later ones are then merged
-    into the U-Net, so that a LoRA target costs no more than its base.
+    sub-folder of that name; adapters (`lora/`) of that layer and of later ones are then merged into it, so that a
+    LoRA target costs no more than its base. peft's format adapts the U-Net, diffusers' the U-Net, the text encoder
+    or both.
 
     Args:
         layers: the first is a whole Stable Diffusion folder in diffusers' format, or a hub id pinned to a
@@ -173,7 +176,8 @@ def load_model(
         allow_pickle: read weights that exist as pickle only; recorded in `TargetModel.pickled`.
 
     Raises:
-        RequestError: a folder or component is missing, weights are pickle, or the backend is not there.
+        RequestError: a folder or component is missing, weights are pickle, an adapter does not fit the component
+            that it is for, or the backend is not there.
     """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -203,14 +207,15 @@ def load_model(
             source["variant"] = variant
         return kind.from_pretrained(folder, local_files_only=True, **source)
 
-    unet = weights(UNet2DConditionModel, "unet")
-    for folder in folders[where["unet"] :]:
-        if (folder / "lora").is_dir():
-            unet = _merge_adapter(unet, folder / "lora")
+    adapted = {"unet": weights(UNet2DConditionModel, "unet"), "text_encoder": weights(CLIPTextModel, "text_encoder")}
+    for index, folder in enumerate(folders):
+        below = {name: part for name, part in adapted.items() if where[name] <= index}
+        if below and (folder / "lora").is_dir():
+            _merge_adapter(folder / "lora", below)
     model = TargetModel(
         vae=weights(AutoencoderKL, "vae").to(device).eval(),
-        unet=unet.to(device).eval(),
-        text_encoder=weights(CLIPTextModel, "text_encoder").to(device).eval(),
+        unet=adapted["unet"].to(device).eval(),
+        text_encoder=adapted["text_encoder"].to(device).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(folders[where["tokenizer"]] / "tokenizer", local_files_only=True),
         scheduler=_load_scheduler(folders[where["scheduler"]] / "scheduler"),
         device=device,
@@ -348,13 +353,56 @@ def scheduler_class(name: str) -> Any:
     return getattr(importlib.import_module(f"diffusers.schedulers.{SCHEDULERS[name]}"), name)
 
 
-def _merge_adapter(unet: Any, folder: Path) -> Any:
-    from peft import PeftModel
+def _merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
+    """Adds an adapter to the weights of those components among "unet" and "text_encoder" that it is for.
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        _is_pickle(folder, allow_pickle=False)
-        raise RequestError(f"model: {folder} is not a peft adapter (adapter_model.safetensors is missing)")
-    return PeftModel.from_pretrained(unet, str(folder)).merge_and_unload()
+    Raises:
+        RequestError: a pickle, no adapter, or one that does not fit; left out silently, the base would be audited.
+    """
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    from lmia.target.given import read_lora
+
+    parts: dict[str, tuple[Any, dict[str, Any]]]
+    file = folder / LORA_WEIGHTS
+    if file.is_file():
+        parts = {**read_lora(file)}
+    else:
+        file = folder / ADAPTER_WEIGHTS
+        if not file.is_file():
+            _is_pickle(folder, allow_pickle=False)
+            raise RequestError(f"model: {folder} is not a peft adapter ({ADAPTER_WEIGHTS} is missing)")
+        state = {name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}
+        parts = {"unet": (PeftConfig.from_pretrained(str(folder)), state)}
+    for name, (config, state) in parts.items():
+        if name in modules:
+            _merge(modules[name], config, state, f"model: {file} does not fit the model's {name}")
+
+
+def _merge(module: Any, config: Any, state: dict[str, Any], misfit: str) -> None:
+    """Merges adapter weights, named by peft without its prefix, into a module, which is plain again afterwards."""
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+    config.inference_mode = True
+    try:
+        with torch.random.fork_rng(devices=[]):  # peft draws weights before it is given some
+            adapted = PeftModel(module, config)
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{misfit}: {error}") from error
+    state = {f"base_model.model.{name}": value for name, value in state.items()}
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if strangers := sorted(expected.keys() ^ state.keys()):
+        raise RequestError(f"{misfit}: {len(strangers)} weights are only in one of both, such as {strangers[0]}")
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise RequestError(f"{misfit}: {name} is {list(value.shape)}, not {list(expected[name].shape)}")
+    set_peft_model_state_dict(adapted, state)
+    try:
+        adapted.merge_and_unload()
+    except RuntimeError as error:  # a trained bias for a layer that has none
+        raise RequestError(f"{misfit}: {error}") from error
 
 
 def chunks(count: int, size: int) -> Iterable[slice]:

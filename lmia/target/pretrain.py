@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from lmia.seeds import rng, seed_of
-from lmia.specs import RequestError, Spec
+from lmia.specs import RequestError, Spec, UnknownName
 from lmia.target.architecture import ArchitectureSpec, Parts, build, save_model, save_tokenizer
 from lmia.target.model import chunks
 from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
@@ -57,6 +57,11 @@ class PretrainSpec(Spec):
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of captions replaced by nothing")
     short_captions: float = Field(0.1, ge=0, le=1, description="share replaced by the class or the generic prompt")
     ema: float = Field(0.999, ge=0, lt=1, description="of U-Net and text encoder; warmed up as (1 + n) / (10 + n)")
+    start: str | None = Field(
+        None,
+        description="an embedded base to go on from: its tokenizer and VAE are kept, U-Net and text encoder are "
+        "trained for unet_steps more. Give another seed, or the same noises are seen again",
+    )
 
 
 class Listed(NamedTuple):
@@ -93,16 +98,44 @@ def pretrain(spec: PretrainSpec, out: Path, work: Path, on_progress: Report = la
     images = listed.pictures.images(spec.architecture.size)
     captions = [caption or "" for caption in listed.pictures.captions]
     trained = listed.of("trained", "domain_trained")
-    if not (work / "tokenizer" / "tokenizer_config.json").is_file():
-        words = [*(captions[n] for n in trained), generic_prompt()]
-        save_tokenizer(words, spec.architecture, work / "tokenizer")
-    parts = build(spec.architecture, seed_of(spec.seed, "weights"))
-    train_vae(parts.vae, images[trained], spec, work / "vae", on_progress)
-    latents = cached_latents(parts.vae, images, work / "latents.safetensors")
-    parts.vae.register_to_config(scaling_factor=float(1 / latents[trained].std()))
+    if spec.start is None:
+        if not (work / "tokenizer" / "tokenizer_config.json").is_file():
+            words = [*(captions[n] for n in trained), generic_prompt()]
+            save_tokenizer(words, spec.architecture, work / "tokenizer")
+        parts = build(spec.architecture, seed_of(spec.seed, "weights"))
+        train_vae(parts.vae, images[trained], spec, work / "vae", on_progress)
+        latents = cached_latents(parts.vae, images, work / "latents.safetensors")
+        parts.vae.register_to_config(scaling_factor=float(1 / latents[trained].std()))
+    else:
+        parts = taken_over(spec, work / "tokenizer")
+        latents = cached_latents(parts.vae, images, work / "latents.safetensors")
     texts = Texts.of(listed.pictures.take(trained), work / "tokenizer")
     train_unet(parts, latents[trained], texts, spec=spec, folder=work / "unet", on_progress=on_progress)
     return export(spec, parts, listed, work, out)
+
+
+def taken_over(spec: PretrainSpec, tokenizer: Path) -> Parts:
+    """The parts of the embedded base that `spec.start` names, its tokenizer copied to `tokenizer`.
+
+    Raises:
+        RequestError: no such embedded base, or its lists or architecture are not those of the recipe.
+    """
+    from lmia.target.base import EMBEDDED, embedded
+    from lmia.target.model import load_model
+
+    if spec.start not in EMBEDDED:
+        raise UnknownName("embedded base in start", spec.start, EMBEDDED)
+    folder = embedded(spec.start)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    for name in ("population", "sources", "photos", "unseen_people", "domains", "domain_photos", "architecture"):
+        own = spec.resolved()[name]
+        if recipe[name] != own:
+            raise RequestError(f"{name} = {own!r}: start = {spec.start!r} was made with {recipe[name]!r}")
+    shutil.copytree(folder / "tokenizer", tokenizer, dirs_exist_ok=True)
+    model = load_model([folder])
+    for part in (model.unet, model.text_encoder):
+        part.requires_grad_(True)
+    return Parts(model.vae, model.unet, model.text_encoder)
 
 
 def list_pictures(spec: PretrainSpec) -> Listed:

@@ -79,7 +79,7 @@ def main() -> None:
         "pictures": len(query),
         "evaluations_per_picture": {
             "sum_of_each_alone": sum(result[3] for result in alone.values()) / len(query),
-            "declared": nfe_asked(entries),
+            "declared": nfe_asked(entry[:2] for entry in entries),
             "together": spent / len(query),
         },
         "wall_s": {"sum_of_each_alone": sum(result[1] for result in alone.values()), "together": wall},

@@ -39,15 +39,26 @@ class DataSource:
         """A split that the data itself prescribes (part -> persons); None where people may be split freely."""
         return None
 
-    @staticmethod
-    def uncaptioned(spec: Any, source: str) -> list[str]:
+    @classmethod
+    def captions(cls, spec: Any, source: str) -> dict[str, str | None]:
+        """Captions by picture name, for a source whose captions are somebody's; empty where the source writes them."""
+        return {}
+
+    @classmethod
+    def uncaptioned(cls, spec: Any, source: str) -> list[str]:
         """Names of the pictures of a source that have no caption of their own."""
-        return []
+        return [name for name, caption in cls.captions(spec, source).items() if not caption]
 
     @staticmethod
     def pictures(spec: Any, source: str, part: str, identities: list[str], photos: range | list[int]) -> Pictures:
         """The given photos (by number) of the given persons, with ids ``source/identity/number``, own captions."""
         raise AssertionError("a data source defines pictures")
+
+    @classmethod
+    def all_of(cls, spec: Any, source: str, identities: list[str]) -> Pictures:
+        """All photos of the given persons, however many there are of each."""
+        found = [cls.pictures(spec, source, source, [who], range(cls.photos(spec, source, who))) for who in identities]
+        return Pictures.concat(found)
 
 
 SOURCES: Registry[type[DataSource]] = Registry("data source", "lmia.data.sources")

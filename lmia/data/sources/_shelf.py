@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from lmia.data.pictures import Pictures, decode
 from lmia.data.sources import DataSource
 from lmia.specs import RequestError, Spec, UnknownName
 
+_COLUMNS = ("file_name", "identity", "source", "caption", "text", "part")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -37,6 +38,11 @@ class FolderSpec(Spec):
         description="what to do when two persons share (nearly) the same picture: stop, leave the later one out, or "
         "keep both (which breaks the split by person)",
     )
+
+    @property
+    def folder(self) -> Path:
+        """The folder as a path."""
+        return Path(self.root).expanduser()
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,11 @@ class Shelf:
     sources: dict[str, dict[str, list[Entry]]]
     hashes: dict[str, str]  # entry name -> sha256 of the file
     digests: dict[str, str]  # source -> sha256 over names, files, captions and parts of its usable pictures
+    thumbnails: dict[str, np.ndarray]  # entry name -> what near-duplicates are found by
     warnings: list[str]
 
 
-Layout = Callable[[Path], tuple[list[Entry], list[str]]]  # root -> entries, warnings
+Layout = Callable[[Any], tuple[list[Entry], list[str]]]  # spec -> entries, warnings
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,10 +79,9 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
         RequestError: there is no such folder or no picture in it, a picture cannot be read, a person is in two parts,
             or two persons share nearly the same picture (the last three as far as the spec does not allow them).
     """
-    root = Path(spec.root).expanduser()
-    if not root.is_dir():
+    if not spec.folder.is_dir():
         raise RequestError(f"root = {spec.root!r}: there is no such folder")
-    entries, warnings = layout(root)
+    entries, warnings = layout(spec)
     if not entries:
         raise RequestError(f"root = {spec.root!r}: no pictures in it (known are files ending in {', '.join(SUFFIXES)})")
     _one_part_each(entries)
@@ -102,7 +108,8 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
     for entry in kept:
         sources.setdefault(entry.source, {}).setdefault(entry.identity, []).append(entry)
     digests = {source: _digest(people, hashes) for source, people in sources.items()}
-    return Shelf(sources, hashes, digests, warnings)
+    small = {entry.name: row for entry, row in zip(readable, thumbnails, strict=True)}
+    return Shelf(sources, hashes, digests, small, warnings)
 
 
 def _digest(people: dict[str, list[Entry]], hashes: dict[str, str]) -> str:
@@ -204,31 +211,114 @@ def metadata_rows(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"metadata.jsonl line {number}", row
 
 
+def by_metadata(root: Path, source: str, *, people: bool = True) -> tuple[list[Entry], list[str]] | None:
+    """Entries as the metadata file of a folder lists them, and warnings; None without such a file.
+
+    Args:
+        root: the folder.
+        source: the source of pictures whose row names none.
+        people: whether each row must name its person; otherwise a picture without one is a person of its own.
+    """
+    if not any((root / f"metadata.{end}").is_file() for end in ("csv", "jsonl")):
+        return None
+    entries: dict[str, Entry] = {}
+    unused: set[str] = set()
+    for where, row in metadata_rows(root):
+        unused |= set(row) - set(_COLUMNS)
+        for column in ("file_name", "identity") if people or "identity" in row else ("file_name",):
+            if column not in row:
+                raise UnknownName(f"{where}: column", column, row)
+            if not isinstance(row[column], str | int) or str(row[column]).strip() == "":
+                raise RequestError(f"{where}: {column} = {row[column]!r}: expected a name")
+        name = PurePosixPath(str(row["file_name"]))
+        if name.is_absolute() or ".." in name.parts:
+            raise RequestError(f"{where}: file_name = {str(name)!r} leads out of the folder")
+        path = root / name
+        if not path.is_file():
+            raise RequestError(f"{where}: file_name = {str(name)!r}: there is no such file")
+        if str(name) in entries:
+            raise RequestError(f"{where}: file_name = {str(name)!r} is listed twice")
+        text = row.get("caption") or row.get("text") or None
+        entries[str(name)] = Entry(
+            path=path,
+            name=str(name),
+            source=str(row.get("source") or source),
+            identity=str(row.get("identity", name)).strip(),
+            caption=str(text) if text else None,
+            part=str(row["part"]) if row.get("part") else None,
+        )
+    warnings = []
+    if unused:
+        warnings.append(f"columns of the metadata that are not used: {', '.join(sorted(map(str, unused)))}")
+    on_disk = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    }
+    unlisted = sorted(on_disk - set(entries))
+    if unlisted:
+        warnings.append(f"{len(unlisted)} pictures are not in the metadata and are left out, e.g. {unlisted[0]!r}")
+    return with_captions([entries[name] for name in sorted(entries)]), warnings
+
+
+def check_apart(shelves: dict[str, Shelf]) -> None:
+    """Refuses a person or (nearly) the same picture in two of several folders, which are given by what to call them.
+
+    Only persons that are named count: a picture that is a person of its own is recognised by what it shows.
+    """
+    entries = [
+        (label, entry, shelf.thumbnails[entry.name])
+        for label, shelf in shelves.items()
+        for people in shelf.sources.values()
+        for listed in people.values()
+        for entry in listed
+    ]
+    seen: dict[str, tuple[str, Entry]] = {}
+    for label, entry, _ in entries:
+        where, other = seen.setdefault(entry.identity, (label, entry))
+        if where != label and entry.identity not in (entry.name, other.name):
+            raise RequestError(
+                f"person {entry.identity!r} is both in {where} ({other.name}) and in {label} ({entry.name})"
+            )
+    pairs = near_duplicates(np.stack([row for *_, row in entries]), [label for label, *_ in entries])
+    if pairs:
+        (one, first, _), (two, second, _) = (entries[at] for at in pairs[0][:2])
+        raise RequestError(
+            f"{len(pairs)} pictures are (nearly) the same in two folders, such as {first.name} in {one} and "
+            f"{second.name} in {two}: a picture cannot be on both sides"
+        )
+
+
 class FolderSource(DataSource):
     """A data source that reads a local folder; subclasses say how the folder is laid out."""
 
     Spec = FolderSpec
 
     @staticmethod
-    def layout(root: Path) -> tuple[list[Entry], list[str]]:
-        """The entries below a root and warnings about what is not used."""
+    def layout(spec: Any) -> tuple[list[Entry], list[str]]:
+        """The entries below the root and warnings about what is not used."""
         raise AssertionError("a folder source defines layout")
+
+    @classmethod
+    def shelf(cls, spec: FolderSpec) -> Shelf:
+        """All that is known of the folder, read once in a process; see `open_shelf` for what is refused."""
+        return open_shelf(spec, cls.layout)
 
     @classmethod
     def check(cls, spec: FolderSpec) -> list[str]:
         """Reads the folder, once in a process; see `open_shelf` for what is refused."""
-        return list(open_shelf(spec, cls.layout).warnings)
+        return list(cls.shelf(spec).warnings)
 
     @classmethod
     def sources(cls, spec: FolderSpec) -> list[str]:
         """The sources that there are in the folder."""
-        return list(open_shelf(spec, cls.layout).sources)
+        return list(cls.shelf(spec).sources)
 
     @classmethod
     def digest(cls, spec: FolderSpec, source: str) -> str:
         """sha256 over names, files, captions and parts of the pictures of a source that are used."""
         cls._people(spec, source)
-        return open_shelf(spec, cls.layout).digests[source]
+        return cls.shelf(spec).digests[source]
 
     @classmethod
     def identities(cls, spec: FolderSpec, source: str) -> list[str]:
@@ -245,9 +335,9 @@ class FolderSource(DataSource):
         return parts or None
 
     @classmethod
-    def uncaptioned(cls, spec: FolderSpec, source: str) -> list[str]:
-        """Names of the pictures of a source that have no caption of their own."""
-        return [entry.name for entries in cls._people(spec, source).values() for entry in entries if not entry.caption]
+    def captions(cls, spec: FolderSpec, source: str) -> dict[str, str | None]:
+        """Captions by picture name."""
+        return {entry.name: entry.caption for entries in cls._people(spec, source).values() for entry in entries}
 
     @classmethod
     def photos(cls, spec: FolderSpec, source: str, identity: str) -> int:
@@ -260,7 +350,7 @@ class FolderSource(DataSource):
     ) -> Pictures:
         """The given pictures (by number in order of file names), squared; a number that a person lacks is an error."""
         ids, names, texts, images = [], [], [], []
-        hashes = open_shelf(spec, cls.layout).hashes
+        hashes = cls.shelf(spec).hashes
         for identity in identities:
             entries = cls._entries(spec, source, identity)
             for number in photos:
@@ -282,7 +372,7 @@ class FolderSource(DataSource):
 
     @classmethod
     def _people(cls, spec: FolderSpec, source: str) -> dict[str, list[Entry]]:
-        sources = open_shelf(spec, cls.layout).sources
+        sources = cls.shelf(spec).sources
         if source not in sources:
             raise UnknownName(f"source in {spec.root!r}", source, sources)
         return sources[source]

@@ -1,13 +1,18 @@
 """A local folder of pictures: ``ROOT/SOURCE/IDENTITY/*.png``, or any tree described by a metadata file."""
 
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import SUFFIXES, Entry, FolderSource, folders, metadata_rows, picture_files, with_captions
-from lmia.specs import RequestError, UnknownName
-
-_COLUMNS = ("file_name", "identity", "source", "caption", "text", "part")
+from lmia.data.sources._shelf import (
+    Entry,
+    FolderSource,
+    FolderSpec,
+    by_metadata,
+    folders,
+    picture_files,
+    with_captions,
+)
+from lmia.specs import RequestError
 
 
 @SOURCES.register("folder")
@@ -23,12 +28,9 @@ class Folder(FolderSource):
     version = 1
 
     @staticmethod
-    def layout(root: Path) -> tuple[list[Entry], list[str]]:
+    def layout(spec: FolderSpec) -> tuple[list[Entry], list[str]]:
         """Entries by metadata if there is such a file, by folders otherwise."""
-        rows = list(metadata_rows(root))
-        if rows or (root / "metadata.csv").is_file() or (root / "metadata.jsonl").is_file():
-            return _by_metadata(root, rows)
-        return _by_folders(root)
+        return by_metadata(spec.folder, spec.folder.resolve().name) or _by_folders(spec.folder)
 
 
 def _by_folders(root: Path) -> tuple[list[Entry], list[str]]:
@@ -45,44 +47,3 @@ def _by_folders(root: Path) -> tuple[list[Entry], list[str]]:
             "(expected ROOT/SOURCE/IDENTITY/PICTURE, or a metadata.csv)"
         )
     return with_captions(entries), []
-
-
-def _by_metadata(root: Path, rows: list[tuple[str, dict[str, Any]]]) -> tuple[list[Entry], list[str]]:
-    entries: dict[str, Entry] = {}
-    unused: set[str] = set()
-    for where, row in rows:
-        unused |= set(row) - set(_COLUMNS)
-        for column in ("file_name", "identity"):
-            if column not in row:
-                raise UnknownName(f"{where}: column", column, row)
-            if not isinstance(row[column], str | int) or str(row[column]).strip() == "":
-                raise RequestError(f"{where}: {column} = {row[column]!r}: expected a name")
-        name = PurePosixPath(str(row["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
-            raise RequestError(f"{where}: file_name = {str(name)!r} leads out of the folder")
-        path = root / name
-        if not path.is_file():
-            raise RequestError(f"{where}: file_name = {str(name)!r}: there is no such file")
-        if str(name) in entries:
-            raise RequestError(f"{where}: file_name = {str(name)!r} is listed twice")
-        text = row.get("caption") or row.get("text") or None
-        entries[str(name)] = Entry(
-            path=path,
-            name=str(name),
-            source=str(row.get("source") or root.resolve().name),
-            identity=str(row["identity"]).strip(),
-            caption=str(text) if text else None,
-            part=str(row["part"]) if row.get("part") else None,
-        )
-    warnings = []
-    if unused:
-        warnings.append(f"columns of the metadata that are not used: {', '.join(sorted(map(str, unused)))}")
-    on_disk = {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    }
-    unlisted = sorted(on_disk - set(entries))
-    if unlisted:
-        warnings.append(f"{len(unlisted)} pictures are not in the metadata and are left out, e.g. {unlisted[0]!r}")
-    return with_captions([entries[name] for name in sorted(entries)]), warnings

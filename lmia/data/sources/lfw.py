@@ -6,10 +6,9 @@ is known to hold a few pictures under two names; ``near_duplicates: leave_out`` 
 """
 
 import re
-from pathlib import Path
 
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import Entry, FolderSource, folders, picture_files, with_captions
+from lmia.data.sources._shelf import Entry, FolderSource, FolderSpec, folders, picture_files, with_captions
 from lmia.specs import RequestError
 
 
@@ -20,9 +19,9 @@ class Lfw(FolderSource):
     version = 1
 
     @staticmethod
-    def layout(root: Path) -> tuple[list[Entry], list[str]]:
+    def layout(spec: FolderSpec) -> tuple[list[Entry], list[str]]:
         """One folder a person; file names must be the folder's name and four digits."""
-        entries = []
+        root, entries = spec.folder, []
         for person in folders(root):
             for path in picture_files(person):
                 if not re.fullmatch(rf"{re.escape(person.name)}_\d{{4}}", path.stem):

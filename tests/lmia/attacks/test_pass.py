@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmia.attacks import ATTACKS, Attack
-from lmia.attacks.scoring import attack_of, nfe_asked, score_pass
+from lmia.attacks.scoring import attack_of, nfe_asked, nfe_shared, score_pass
 from lmia.specs import RequestError, UnknownName
 from tests.lmia.attacks.conftest import drawn, small
 
@@ -22,8 +22,9 @@ def test_together_as_alone_with_half_the_evaluations(scores, learned, target, ba
     together = score_pass(attacks, query, victim, base=reference)
     for name, _, _ in attacks:
         assert np.array_equal(together[name], scores(name, target)), name
-    spent = victim.evaluations + reference.evaluations
-    assert 2 * spent <= nfe_asked(attacks) * len(query)
+    spent, specs = victim.evaluations + reference.evaluations, [entry[:2] for entry in attacks]
+    assert spent == nfe_shared(specs) * len(query), "what the plan promises is what is spent"
+    assert 2 * spent <= nfe_asked(specs) * len(query)
 
 
 def test_one_attack_with_several_specs(scores, target, query):

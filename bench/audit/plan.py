@@ -1,0 +1,371 @@
+"""An audit as artifacts: which sets, models, learned states and scores answer it, and which attacks are left out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable, spec_of_attack
+from bench.plan.artifact import Artifact
+from bench.plan.expand import SECOND_SET, count_pictures
+from bench.stages.attack import AttackSpec
+from bench.stages.model import BaseSpec, TunedSpec
+from bench.stages.pictures import FolderSetSpec, GeneratedSpec
+from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
+from bench.store import Store
+from lmia.attacks import ATTACKS
+from lmia.data.captions import generic_prompt
+from lmia.data.parts import assign
+from lmia.data.pictures import Pictures
+from lmia.data.sources.imagefolder import ImageFolder
+from lmia.specs import RequestError, Spec
+
+FALLBACK = "tiny"
+"""The model whose VAE compares pictures where no other model is given."""
+SCORED = 256
+"""Pictures in a scoring job."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One attack of an audit: scores by set, on the target and on the base model (empty without one)."""
+
+    attack: str
+    target: dict[str, Artifact]
+    base: dict[str, Artifact]
+    no_base: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """What an audit makes.
+
+    Attributes:
+        audit: the request.
+        size: picture side in px.
+        lines: the attacks that are made.
+        left_out: the others, and why.
+        blind: scores of classifiers that never see the model, by what they look at.
+        sets: the two sets of pictures.
+        model: the audited model; None where only its pictures are given.
+        drawn: what the target drew, or was given as drawn by it.
+    """
+
+    audit: Audit
+    size: int
+    lines: tuple[Line, ...]
+    left_out: dict[str, str]
+    blind: dict[str, Artifact]
+    sets: dict[str, Artifact]
+    model: Artifact | None = None
+    drawn: Artifact | None = None
+
+    def artifacts(self) -> list[Artifact]:
+        """Everything that has to be made."""
+        scores = [a for line in self.lines for side in (line.target, line.base) for a in side.values()]
+        return [*self.sets.values(), *self.blind.values(), *scores, *([self.drawn] if self.drawn else [])]
+
+    def try_model(self, store: Store) -> None:
+        """Puts an adapter or a checkpoint over its base once, unless the store has it: what does not fit is a mistake.
+
+        Raises:
+            RequestError: it does not fit the base.
+        """
+        if self.model is None or self.model.method == "base" or self.model.address in store.index():
+            return
+        import tempfile
+
+        from lmia.target.base import resolve_base
+        from lmia.target.given import overlay_files, resolve_given
+        from lmia.target.model import load_model
+
+        with tempfile.TemporaryDirectory(prefix="lmia-audit-") as scratch:
+            base = resolve_base(str(self.audit.base)).folder(Path(scratch) / "base")
+            files = overlay_files(resolve_given(str(self.audit.model)), base, Path(scratch) / "made")
+            for name, path in files.items():
+                target = Path(scratch) / "overlay" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(path.absolute())
+            load_model([base, Path(scratch) / "overlay"])
+
+
+def plan(audit: Audit, tell: Callable[[str], None] = lambda _: None) -> AuditPlan:
+    """The artifacts of an audit.
+
+    Raises:
+        RequestError: a mistake in the request, or no attack is possible with what is given.
+    """
+    return _Planner(audit, check(audit, tell)).plan()
+
+
+@dataclass
+class _Planner:
+    audit: Audit
+    size: int
+
+    # ---- pictures
+
+    def folder(self, label: str, root: str, people: list[str] | None = None) -> Artifact:
+        """All pictures of a folder, or of some of its people."""
+        spec = self.audit.spec_of(label, root, self.size)
+        names = ImageFolder.identities(spec, label) if people is None else people
+        whole = FolderSetSpec(
+            data=spec,
+            digest=ImageFolder.digest(spec, label),
+            source=label,
+            identities=tuple(names),
+            count=sum(ImageFolder.photos(spec, label, name) for name in names),
+        )
+        return Artifact("pictures", "imagefolder", ImageFolder.version, whole)
+
+    @cached_property
+    def sets(self) -> dict[str, Artifact]:
+        return {label: self.folder(label, self.audit.folders[label]) for label in (MEMBERS, NONMEMBERS)}
+
+    @cached_property
+    def captions(self) -> dict[str, dict[str, str | None]]:
+        """Captions of the two sets by picture."""
+        specs = {label: self.audit.spec_of(label, self.audit.folders[label], self.size) for label in self.sets}
+        return {label: ImageFolder.captions(spec, label) for label, spec in specs.items()}
+
+    @cached_property
+    def bare(self) -> list[str]:
+        """Pictures of either set without a caption."""
+        return [name for captions in self.captions.values() for name, text in captions.items() if not text]
+
+    # ---- models
+
+    @cached_property
+    def base(self) -> Artifact | None:
+        if self.audit.base is None:
+            return None
+        from lmia.target.given import resolve_given
+
+        given = resolve_given(self.audit.base)
+        if given.form != "pipeline":
+            raise RequestError(
+                f"base = {self.audit.base!r}: this is {_a(given.form)}; a base is a whole model, a diffusers folder or "
+                "a pinned hub id"
+            )
+        return Artifact("model", "base", given.version, BaseSpec(reference=given.reference, digest=given.digest))
+
+    @cached_property
+    def model(self) -> Artifact | None:
+        if self.audit.model is None:
+            return None
+        from lmia.target.given import resolve_given
+
+        given = resolve_given(self.audit.model)
+        method = "base" if given.form == "pipeline" else given.form
+        if given.needs_base and self.base is None:
+            raise RequestError(
+                f"model = {self.audit.model!r}: this is {_a(given.form)}; name the model that it belongs to with --base"
+            )
+        inputs = {"base": self.base} if given.needs_base and self.base is not None else {}
+        spec = BaseSpec(reference=given.reference, digest=given.digest)
+        return Artifact("model", method, given.version, spec, inputs)
+
+    @cached_property
+    def comparing(self) -> Artifact:
+        """The model whose VAE compares pictures: the base, else the model (tuning leaves its VAE alone), else ours."""
+        if self.base is not None:
+            return self.base
+        if self.model is not None:
+            return self.model
+        from lmia.target.base import resolve_base
+
+        ours = resolve_base(FALLBACK)
+        return Artifact("model", "base", ours.version, BaseSpec(reference=ours.reference, digest=ours.digest))
+
+    @cached_property
+    def shadow(self) -> dict[str, Artifact]:
+        """A shadow model tuned on every other person of the shadow folder, with both halves."""
+        from bench.grid import method_spec
+        from lmia.target.methods import METHODS
+
+        audit = self.audit
+        assert audit.shadow is not None and self.base is not None
+        spec = audit.spec_of("shadow", audit.shadow, self.size)
+        people = ImageFolder.identities(spec, "shadow")
+        if len(people) < 4:
+            raise RequestError(f"shadow = {audit.shadow!r}: {len(people)} people; at least 4 are needed")
+        halves = assign(people, {"in": len(people) // 2, "out": len(people) - len(people) // 2}, audit.seed)
+        members, nonmembers = (self.folder("shadow", audit.shadow, halves[half]) for half in ("in", "out"))
+        method = METHODS.get(audit.method)
+        tuning = method_spec(method.Spec, {"seed": audit.seed, **audit.finetune}, "finetune")
+        if tuning.caption == "caption" and (bare := ImageFolder.uncaptioned(spec, "shadow")):
+            raise RequestError(
+                f"shadow = {audit.shadow!r}: {bare[0]!r} has no caption (nor have {len(bare) - 1} more); "
+                "give captions, or one for all with --caption"
+            )
+        tuned = TunedSpec(finetune=tuning, epochs=audit.epochs)
+        model = Artifact("model", audit.method, method.version, tuned, {"base": self.base, "pictures": members})
+        return {"shadow.model": model, "shadow.members": members, "shadow.nonmembers": nonmembers}
+
+    # ---- drawn sets
+
+    def draws(self, model: Artifact, seed: int) -> Artifact:
+        """What a model draws for the audit's prompts."""
+        from bench.grid import method_spec
+        from lmia.target.sample import SampleSpec
+
+        audit = self.audit
+        sample = method_spec(SampleSpec, {"dtype": audit.dtype, **audit.sampling, "seed": seed}, "sampling")
+        prompts = [audit.prompt] if audit.prompt else []
+        if not prompts and not self.bare:
+            prompts = interleaved([str(text) for text in captions.values()] for captions in self.captions.values())
+        spec = GeneratedSpec(
+            sample=sample, prompt="given", prompts=tuple(prompts or [generic_prompt()]), source="", count=audit.drawn
+        )
+        return Artifact("pictures", "generated", 1, spec, {"model": model}, num_slices=-(-audit.drawn // 64))
+
+    @cached_property
+    def positives(self) -> Artifact:
+        if self.audit.generated is not None:
+            return self.folder("generated", self.audit.generated)
+        assert self.model is not None
+        return self.draws(self.model, self.audit.seed)
+
+    @cached_property
+    def negatives(self) -> Artifact:
+        if self.audit.auxiliary is not None:
+            return self.folder("auxiliary", self.audit.auxiliary)
+        assert self.base is not None
+        return self.draws(self.base, self.audit.seed + SECOND_SET)
+
+    # ---- attacks
+
+    def missing(self, name: str, spec: Spec) -> str | None:
+        """Why an attack cannot be made with what is given; None if it can."""
+        attack, requires = ATTACKS.get(name), ATTACKS.get(name).requires(spec)
+        audit = self.audit
+        if "model" in requires and audit.model is None:
+            return "it asks the model itself, and only pictures that it generated were given"
+        if "base" in requires and self.base is None and not _compares(spec):
+            return "it needs the model before tuning (--base)"
+        if "negatives" in requires and audit.auxiliary is None and self.base is None:
+            return "it needs pictures of others to learn from (--auxiliary), or the model before tuning (--base)"
+        if "shadow" in requires and (audit.shadow is None or self.base is None):
+            return "it learns from a shadow model: further people of the same kind (--shadow) and --base"
+        if "captions" in requires and self.bare:
+            few = f"{len(self.bare)} pictures have none, such as {self.bare[0]!r}"
+            return f"it needs captions, and {few} (--caption gives them one)"
+        if "model" in requires:
+            texts = {f"{label}/{n}": text for label, each in self.captions.items() for n, text in each.items()}
+            try:
+                attack.check(spec, Pictures.of_encoded(list(texts), [b""] * len(texts), caption=[*texts.values()]))
+            except RequestError as error:
+                return str(error)
+        return None
+
+    def plan(self) -> AuditPlan:
+        chosen: dict[str, Spec] = {}
+        left_out: dict[str, str] = {}
+        for name in self.audit.attacks or rankable():
+            settings = self.audit.settings.get(name, {})
+            seed = {"seed": self.audit.seed} if "seed" in ATTACKS.get(name).Spec.model_fields else {}
+            spec = spec_of_attack(name, {**seed, **settings})
+            why = self.missing(name, spec)
+            if why is None:
+                chosen[name] = spec
+            elif self.audit.attacks is not None:
+                raise RequestError(f"attack {name!r}: {why}")
+            else:
+                left_out[name] = why
+        if not chosen:
+            raise RequestError("no attack is possible: " + "; ".join(f"{n}: {why}" for n, why in left_out.items()))
+        lines = tuple(self.line(name, spec) for name, spec in chosen.items())
+        uses_drawn = any("positives" in ATTACKS.get(name).requires(spec) for name, spec in chosen.items())
+        return AuditPlan(
+            audit=self.audit,
+            size=self.size,
+            lines=lines,
+            left_out=left_out,
+            blind=self.blind(chosen),
+            sets=self.sets,
+            model=self.model,
+            drawn=self.positives if uses_drawn else None,
+        )
+
+    def line(self, name: str, spec: Any) -> Line:
+        """Scores of both sets on the target, and on the base where that has a meaning."""
+        requires = ATTACKS.get(name).requires(spec)
+        target = self.scored(name, spec, self.model, self.positives if "positives" in requires else None)
+        no_base: str | None = None
+        base: dict[str, Artifact] = {}
+        if name == "calibrated" or any(c.attack == "calibrated" for c in getattr(spec, "attacks", ())):
+            no_base = "it subtracts the base model's score already"
+        elif "positives" not in requires:
+            base = self.scored(name, spec, self.base, None) if self.base is not None else {}
+        elif "negatives" in requires and self.audit.auxiliary is None:
+            no_base = "its negatives are the base model's own pictures"
+        elif self.base is not None:
+            base = self.scored(name, spec, self.base, self.draws(self.base, self.audit.seed))
+        return Line(name, target, base, no_base)
+
+    def scored(self, name: str, spec: Any, model: Artifact | None, positives: Artifact | None) -> dict[str, Artifact]:
+        """An attack's scores of both sets."""
+        attack = ATTACKS.get(name)
+        requires = attack.requires(spec)
+        inputs: dict[str, Artifact] = {}
+        if "base" in requires:
+            inputs["base"] = self.comparing
+        if attack.fits(spec):
+            sources: dict[str, Artifact] = dict(inputs)
+            if positives is not None:
+                sources["positives"] = positives
+            if "negatives" in requires:
+                sources["negatives"] = self.negatives
+            if "shadow" in requires:
+                sources |= self.shadow
+            inputs["learned"] = Artifact("attack", name, attack.version, AttackSpec(attack=spec), sources)
+        captions = None
+        if "model" in requires:
+            assert model is not None
+            inputs["model"], captions = model, "caption"
+        how = ScoresSpec(
+            attack=spec,
+            captions=captions,
+            noise_seed=self.audit.seed,
+            batch=self.audit.batch,
+            dtype=self.audit.dtype,
+        )
+        return {
+            label: Artifact(
+                "scores",
+                name,
+                attack.version,
+                how,
+                {**inputs, "query": query},
+                num_slices=-(-count_pictures(query) // SCORED),
+            )
+            for label, query in self.sets.items()
+        }
+
+    def blind(self, chosen: dict[str, Spec]) -> dict[str, Artifact]:
+        """The blind controls: of the pictures; of the captions, where an attack is given any."""
+        people = [len(artifact.spec.identities) for artifact in self.sets.values()]
+        if min(people) < 2:
+            return {}
+        attack = ATTACKS.get("blind")
+        sides = {"positives": self.sets[MEMBERS], "negatives": self.sets[NONMEMBERS]}
+        see: list[Literal["pictures", "captions"]] = ["pictures"]
+        different = {text for captions in self.captions.values() for text in captions.values() if text}
+        if len(different) > 1 and any("model" in ATTACKS.get(name).requires(spec) for name, spec in chosen.items()):
+            see.append("captions")
+        return {
+            what: Artifact(
+                "scores", "blind_crossfit", attack.version, BlindCrossfitSpec(blind=attack.Spec(), see=what), sides
+            )
+            for what in see
+        }
+
+
+def _compares(spec: Any) -> bool:
+    """Whether an attack needs the base for its VAE only, to compare pictures by."""
+    return getattr(getattr(spec, "encoder", None), "kind", None) == "vae"
+
+
+def _a(form: str) -> str:
+    return {"adapter": "an adapter", "checkpoint": "a checkpoint"}.get(form, form)
