@@ -137,18 +137,27 @@ def _sentences(result: Result) -> list[str]:
                 "enough to notice (power .8)."
             )
         return texts
-    detectable = None if verdict.mde is None else min(1.0, 0.5 + verdict.mde)
     texts.append(
         f"Set level: the smallest p over {len(verdict.findings)} attacks is {words.p_text(p)} (people permuted between "
         "the two sets, adjusted for the number of attacks)."
     )
-    texts.append(
-        f"What would have been found: with this many people an attack had to reach an AUC of about "
-        f"{words.number(detectable)} (.5 is guessing, 1 is certainty; minimum detectable effect "
-        f"{words.number(verdict.mde)}). A weaker trace, or one that these attacks cannot see, remains possible."
-    )
+    texts.append(_detectable(verdict.mde))
     texts.append(f"Picture level: not reliable; {_rate_sentence(best, result.plan.audit.picture_fpr)}.")
     return texts
+
+
+def _detectable(mde: float | None) -> str:
+    if mde is None or mde >= 0.5:
+        return (
+            "What would have been found: nothing for certain. With this few people and this many attacks even a perfect "
+            f"attack need not be credited (minimum detectable effect {words.number(mde)}; .5 is the most there is). Give "
+            "more people."
+        )
+    return (
+        f"What would have been found: with this many people, an attack that reaches an AUC of about "
+        f"{words.number(0.5 + mde)} (.5 is guessing, 1 is certainty; minimum detectable effect {words.number(mde)}). A "
+        "weaker trace, or one that these attacks cannot see, remains possible."
+    )
 
 
 def _picture_sentence(result: Result, best: Finding) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmia.specs import RequestError, UnknownName
 
-EMBEDDED = ("tiny",)
+EMBEDDED = ("tiny", "tiny_long")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 WEIGHTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 TRAINED_LISTS = ("trained", "domain_trained", "unseen_photo", "domain_unseen")

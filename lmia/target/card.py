@@ -140,13 +140,19 @@ def write_card(path: Path, spec: "PretrainSpec", listed: "Listed", figures: dict
     domains = list(dict.fromkeys(name for name in listed.domain if name))
     trained = counts.get("trained", 0) + counts.get("domain_trained", 0)
     passes = figures.get("unet_steps", 0) * spec.unet_batch
+    before = _passes_before(spec)
+    epochs = (before + passes) / max(1, trained)
+    changed = " ".join(f"--set {name}={value}" for name, value in spec.identity().items())
+    vae = f"{figures.get('vae_steps')} | {spec.vae_batch} | {spec.vae_lr} | {figures.get('vae_seconds', 0):.0f}"
     lines = [
-        "# The embedded base model",
+        "# The embedded base model"
+        if spec.start is None
+        else f"# The embedded base model `{spec.start}`, trained longer",
         "",
-        "A tiny but real Stable Diffusion (diffusers `StableDiffusionPipeline` folder), trained from scratch by",
-        "`lmia pretrain` on procedurally drawn, synthetic faces. No real person is in its data. It teaches and tests;",
+        "A tiny but real Stable Diffusion (diffusers `StableDiffusionPipeline` folder), trained by `lmia pretrain` on",
+        "procedurally drawn, synthetic faces. No real person is in its data. It teaches and tests;",
         "its levels are not those of SD 1.5. `recipe.json` is the complete spec it was made with, and",
-        "`lmia pretrain --out FOLDER --work FOLDER` remakes it (its defaults are this recipe).",
+        f"`lmia pretrain --out FOLDER --work FOLDER{' ' + changed if changed else ''}` remakes it.",
         "",
         f"![samples]({'samples.png'})",
         "",
@@ -167,12 +173,14 @@ def write_card(path: Path, spec: "PretrainSpec", listed: "Listed", figures: dict
         "",
         "| part | steps | batch | highest learning rate | seconds |",
         "|---|---|---|---|---|",
-        f"| VAE | {figures.get('vae_steps')} | {spec.vae_batch} | {spec.vae_lr} | "
-        f"{figures.get('vae_seconds', 0):.0f} |",
+        f"| VAE | {vae} |" if spec.start is None else f"| VAE | that of `{spec.start}` | | | |",
         f"| U-Net and text encoder | {figures.get('unet_steps')} | {spec.unet_batch} | {spec.unet_lr} | "
         f"{figures.get('unet_seconds', 0):.0f} |",
         "",
-        f"The U-Net saw {passes} pictures, {passes / max(1, trained):.1f} epochs of {trained} photos; captions were",
+        f"The U-Net saw {before + passes} pictures ({before} of them before it was taken over from `{spec.start}`),"
+        if spec.start
+        else f"The U-Net saw {passes} pictures,",
+        f"{epochs:.1f} epochs of {trained} photos; captions were",
         f"dropped with probability {spec.caption_dropout} and cut to a class or the generic prompt with",
         f"{spec.short_captions}. AdamW, cosine decay, moving average of the weights ({spec.ema}). One thread of a",
         "shared CPU in float32; the seconds are those of the wall clock. The recipe was fixed before any membership",
@@ -197,6 +205,18 @@ def write_card(path: Path, spec: "PretrainSpec", listed: "Listed", figures: dict
         "",
     ]
     path.write_text("\n".join(lines))
+
+
+def _passes_before(spec: "PretrainSpec") -> int:
+    """Pictures that the U-Net saw before this recipe took it over."""
+    import json
+
+    from lmia.target.base import embedded
+
+    if spec.start is None:
+        return 0
+    recipe = json.loads((embedded(spec.start) / "recipe.json").read_text())
+    return int(recipe["unet_steps"]) * int(recipe["unet_batch"])
 
 
 def _table(first: str, rows: dict[str, dict[str, float]]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from bench.cli import main, parser
 
 COMMANDS = [
-    "run", "plan", "status", "leaderboard", "ui", "evaluate", "pretrain", "pull", "attacks", "presets",
+    "run", "plan", "status", "leaderboard", "ui", "evaluate", "audit", "pretrain", "pull", "attacks", "presets",
 ]  # fmt: skip
 
 

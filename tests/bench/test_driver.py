@@ -144,6 +144,19 @@ def test_changed_default_without_version_bump_is_refused(tmp_path, monkeypatch):
         fakes.FakeSpec.model_rebuild(force=True)
 
 
+def test_a_new_field_with_a_neutral_default_keeps_what_was_made(tmp_path, monkeypatch):
+    store, artifact = Store(tmp_path), total(value=1.0)
+    driver(store).make([artifact])
+
+    class Grown(fakes.FakeSpec):
+        further: int = 0
+
+    monkeypatch.setattr(fakes, "FakeSpec", Grown)
+    grown = total(value=1.0)
+    assert grown.address == artifact.address and "further" in grown.spec.resolved()
+    assert driver(store).make([grown]).made == 0
+
+
 def test_full_disk_is_an_infrastructure_error_and_leaves_no_half_artifact(tmp_path, monkeypatch):
     store = Store(tmp_path)
     real = os.fsync

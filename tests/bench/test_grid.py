@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.grid import AXES, cells, load, merge, preset_names, validate
+from bench.grid import AXES, cells, load, merge, preset_names, suite, validate
 from lmia.specs import RequestError
 
 
@@ -58,6 +58,9 @@ def test_axis_names_are_those_of_the_row():
         ("tiny", ["pictures=many"], "pictures = 'many'"),
         ("tiny", ["default.member_mark=both", "default.nonmember_mark=both"], "give a target_mark"),
         ("tiny", ["default.base=tinny"], "unknown base 'tinny'; did you mean 'tiny'"),
+        ("tiny", ["default.attack=clid", "default.captions=empty"], "captions = 'empty': attack 'clid' cuts captions"),
+        ("tiny", ["suite=[{epoch: 2}]"], "did you mean 'epochs'"),
+        ("tiny", ["suite=[{epochs: 77}]"], "no cell of the grid has the target"),
         ("tiny", ["people={A: 3000, B: 3000, C: 9, aux: 9, query: 9}"], "there are 100 people, but"),
     ],
 )
@@ -85,3 +88,27 @@ def test_merge_replaces_lists_and_merges_mappings():
     below = {"data": {"kind": "population", "people": 9}}
     assert merge(below, {"data": {"size": 32}}) == {"data": {"kind": "population", "people": 9, "size": 32}}
     assert merge(below, {"data": {"kind": "folder", "root": "x"}}) == {"data": {"kind": "folder", "root": "x"}}
+
+
+def test_a_suite_is_completed_by_the_default():
+    benchmark = load("tiny", ["suite=[{method: lora}, {epochs: 1}]"])
+    assert [(t["method"], t["epochs"], t["base"]) for t in suite(benchmark)] == [
+        ("lora", 2, "random"),
+        ("full", 1, "random"),
+    ]
+    assert [c.model_dump() for c in cells(benchmark)] == [c.model_dump() for c in cells(load("tiny"))]
+
+
+def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions():
+    from bench.campaign import plan, questions
+    from bench.driver import plan_jobs
+    from bench.plan.artifact import walk
+    from bench.store import Store
+
+    grid = "grid=[{name: x, axes: {attack: [gsa1, gsa2, clid, loss, pia], captions: [caption, class]}}]"
+    asked = questions(load("tiny", [grid]))
+    jobs = [job for job in plan_jobs(walk(q.row for q in asked), None) if job.stage.endswith(".attack")]
+    fits = {str(job.payload["refs"][0]["spec"]["captions"]): len(job.artifacts) for job in jobs}
+    assert fits == {"None": 3, "class": 3}, "one job per kind of captions, each fits all three"
+    _, nfe = plan(asked, Store("memory://nothing"))
+    assert nfe["asked"] > nfe["shared"] > 0

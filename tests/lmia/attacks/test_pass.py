@@ -134,3 +134,24 @@ def test_access_of_a_wrapper_is_that_of_what_it_wraps():
 def test_labels():
     assert attack_of("loss") == attack_of("loss:t=400") == "loss"
     assert issubclass(ATTACKS.get("loss"), Attack)
+
+
+def test_attacks_fitted_on_one_shadow_share_what_they_measure(target):
+    from lmia.attacks import Shadow
+
+    def fitted(*shadows):
+        return [
+            ATTACKS.get(name).fit(small(name), {"shadow": [shadow]})
+            for name, shadow in zip(("gsa1", "gsa2"), shadows, strict=True)
+        ]
+
+    def shadow():
+        return Shadow(target, drawn("in", 4), drawn("out", 4))
+
+    one, two, both = shadow(), shadow(), shadow()
+    apart, together = fitted(one, two), fitted(both, both)
+    assert all(
+        a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a) for a, b in zip(apart, together, strict=True)
+    )
+    spent = [sum(victim.evaluations for victim in shadow.victims) for shadow in (one, two, both)]
+    assert spent == [16, 16, 16], "8 pictures at 2 timesteps, once for both"

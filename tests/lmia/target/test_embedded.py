@@ -4,16 +4,21 @@ import numpy as np
 import pytest
 
 from lmia.data.sources import SOURCES
-from lmia.target.base import embedded
+from lmia.target.base import EMBEDDED, embedded
 from lmia.target.card import reconstruction, unet_gflop
 from lmia.target.model import load_model
 from lmia.target.pretrain import read_lists
 from lmia.target.sample import SampleSpec, generate
 
 
+@pytest.fixture(scope="module", params=EMBEDDED)
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def tiny():
-    return load_model([embedded("tiny")])
+def tiny(name):
+    return load_model([embedded(name)])
 
 
 def redrawn(row):
@@ -23,24 +28,24 @@ def redrawn(row):
 
 
 def test_size_and_work_stay_within_their_limits(tiny):
-    weights = embedded("tiny").rglob("*.safetensors")
-    assert sum(path.stat().st_size for path in weights) < 16e6
+    weights = [path for name in EMBEDDED for path in embedded(name).rglob("*.safetensors")]
+    assert sum(path.stat().st_size for path in weights) < 16e6, "all of them together"
     assert unet_gflop(tiny) <= 0.2
     assert (tiny.size, tiny.vae_scale) == (64, 4)
 
 
-def test_lists(tiny):
-    lists = read_lists(embedded("tiny"))
-    for name in ("domain_trained", "domain_unseen"):
-        domains = Counter(row["domain"] for row in lists[name])
+def test_lists(name):
+    lists = read_lists(embedded(name))
+    for listed in ("domain_trained", "domain_unseen"):
+        domains = Counter(row["domain"] for row in lists[listed])
         assert len(domains) >= 6 and set(domains.values()) == {40}
     assert len(lists["trained"]) >= 12_000
     row = lists["trained"][7]
     assert redrawn(row).captions == [row["caption"]]
 
 
-def test_faces_survive_the_vae(tiny):
-    lists = read_lists(embedded("tiny"))
+def test_faces_survive_the_vae(name, tiny):
+    lists = read_lists(embedded(name))
     pictures = [redrawn(row) for row in lists["unseen_person"][::250]]
     errors = [reconstruction(tiny, picture)["psnr_db"] for picture in pictures]
     assert np.mean(errors) > 24

@@ -126,3 +126,20 @@ def test_merges_are_the_most_frequent_pairs():
 
 def test_auc_counts_ties_half():
     assert auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
+
+
+def test_a_longer_training_takes_over_the_embedded_parts(tmp_path):
+    from lmia.target.base import embedded
+    from lmia.target.pretrain import taken_over
+
+    parts = taken_over(PretrainSpec(start="tiny", seed=1), tmp_path / "tokenizer")
+    shipped = load_model([embedded("tiny")])
+    for part, own in zip(parts, (shipped.vae, shipped.unet, shipped.text_encoder), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(part.parameters(), own.parameters(), strict=True))
+    assert all(p.requires_grad for part in parts[1:] for p in part.parameters())
+    assert not any(p.requires_grad for p in parts.vae.parameters())
+    assert (tmp_path / "tokenizer" / "vocab.json").is_file()
+    with pytest.raises(RequestError, match="photos = 2: start = 'tiny' was made with 4"):
+        taken_over(PretrainSpec(start="tiny", photos=2), tmp_path)
+    with pytest.raises(RequestError, match="did you mean 'tiny'"):
+        taken_over(PretrainSpec(start="tinny"), tmp_path)

@@ -1,0 +1,169 @@
+"""`lmia audit` as a person uses it: a leak, a confounded comparison, an adapter, pictures alone, and mistakes."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench.audit.plan import plan
+from bench.audit.request import Audit
+from bench.cli import main
+from lmia.data.sources._shelf import open_shelf
+from lmia.specs import RequestError
+from tests.bench.audit_world import small_world, write_people
+
+QUICK = ["--set", "drawn=16", "--set", "sampling={steps: 2, sampler: ddim}", "--set", "epochs=2"]
+QUICK += ["--set", "finetune={lr: 1.0e-3, batch_size: 8, warmup_steps: 0}"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return small_world(tmp_path_factory.mktemp("world"))
+
+
+def audit(world, out, *more, model="model", nonmembers="nonmembers"):
+    arguments = ["audit", "--members", str(world / "members"), "--nonmembers", str(world / nonmembers)]
+    arguments += ["--base", str(world / "base"), *(["--model", str(world / model)] if model else [])]
+    arguments += ["--store", str(world / "store"), "--out", str(out), *QUICK, *more]
+    assert main(arguments) == 0
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+def test_a_model_that_has_memorised_its_pictures(world, ray_cluster, tmp_path, capsys):
+    attacks = ["--attacks", "loss,calibrated,clid,generated_set_nearest", "--shadow", str(world / "shadow")]
+    found = audit(world, tmp_path / "out", *attacks)
+    by_name = {attack["attack"]: attack for attack in found["attacks"]}
+    assert by_name["loss"]["auc"]["value"] > 0.8 and by_name["loss"]["base_auc"]["value"] < 0.6
+    assert found["verdict"] == "leak" and found["attacks"][0]["found"]
+    assert by_name["calibrated"]["base_auc"] is None and "subtracts" in by_name["calibrated"]["reason"]["base_auc"]
+    assert by_name["loss"]["tpr_at_fpr"] == {"0.01": None} and "at least 100" in by_name["loss"]["reason"]["tpr"]
+    assert found["num_members"] == found["num_nonmembers"] == 20 and found["num_identities"] == 20
+    said = capsys.readouterr()
+    assert "Verdict: leak" in said.out and "jobs done" in said.err
+
+    table = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert table.num_rows == 4 * 40 and set(table["attack"].to_pylist()) == set(by_name)
+    assert main(["evaluate", str(tmp_path / "out" / "scores.parquet"), "--by", "attack", "--format", "json"]) == 0
+    for group in json.loads(capsys.readouterr().out)["groups"]:
+        assert group["auc"] == pytest.approx(by_name[group["group"]["attack"]]["auc"]["value"])
+
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in ("There is evidence that this set was used", "Most exposed", "do not show", "Is it only"):
+        assert words in page
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+
+    again = audit(world, tmp_path / "again", *attacks)
+    assert "0 jobs done" in capsys.readouterr().err
+    for one in (found, again):
+        del one["provenance"]
+    assert again == found
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+def test_people_of_another_source_make_it_undetermined(world, ray_cluster, tmp_path, capsys):
+    found = audit(world, tmp_path, "--attacks", "loss", nonmembers="other")
+    assert found["verdict"] == "undetermined" and found["blind"]["pictures"]["ci"][0] > 0.5
+    assert found["attacks"][0]["set_p_value"] is None and not found["attacks"][0]["found"]
+    assert "split one pool at random" in found["remedies"][0]
+    page = (tmp_path / "report.html").read_text()
+    assert "Nothing can be said" in page and "These numbers are not evidence" in page and "Most exposed" not in page
+    assert "Verdict: undetermined" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+def test_an_adapter_and_a_model_that_was_never_tuned(world, ray_cluster, tmp_path):
+    scores = {}
+    for model in ("lora", "base"):
+        found = audit(world, tmp_path / model, "--attacks", "loss", model=model)
+        assert found["verdict"] == "no leak found" and found["mde"] > 0
+        scores[model] = pq.read_table(tmp_path / model / "scores.parquet").to_pydict()
+    assert scores["base"]["score"] == scores["base"]["base_score"] == scores["lora"]["base_score"]
+    assert scores["lora"]["score"] != scores["base"]["score"], "the adapter was laid over the base"
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+def test_pictures_of_a_model_that_one_cannot_hold(world, ray_cluster, tmp_path, capsys):
+    drawn = tmp_path / "drawn"
+    shutil.copytree(world / "shadow", drawn)
+    found = audit(world, tmp_path / "out", "--generated", str(drawn), model=None)
+    assert {a["attack"] for a in found["attacks"]} == {
+        "generated_set_classifier", "generated_set_mean", "generated_set_nearest",
+    }  # fmt: skip
+    assert "only pictures that it generated were given" in found["left_out"]["loss"]
+    assert "left out: loss" in capsys.readouterr().err
+    assert found["attacks"][0]["auc"] is not None
+
+
+def request(world, **more):
+    given = {"model": world / "model", "members": world / "members", "nonmembers": world / "nonmembers", **more}
+    return Audit(**{name: str(value) if name != "attacks" else value for name, value in given.items()})
+
+
+def test_what_is_left_out_depends_on_what_is_given(world):
+    open_shelf.cache_clear()
+    with_all = plan(request(world, base=world / "base", shadow=world / "shadow"))
+    assert with_all.left_out == {} and with_all.size == 32
+    bare = plan(request(world))
+    assert {"calibrated", "combined", "clid", "generated_set_classifier"} <= set(bare.left_out)
+    assert {line.attack for line in bare.lines} >= {"loss", "secmi", "pia", "reconstruction", "rediffuse"}
+    assert all(not line.base for line in bare.lines), "no base model, no base control"
+    assert set(with_all.blind) == {"pictures", "captions"}
+
+
+def test_pictures_without_captions(world, tmp_path):
+    open_shelf.cache_clear()
+    bare = tmp_path / "bare"
+    shutil.copytree(world / "members", bare, ignore=shutil.ignore_patterns("*.txt"))
+    planned = plan(request(world, members=bare))
+    assert "--caption" in planned.left_out["reconstruction"] and "loss" not in planned.left_out
+    open_shelf.cache_clear()
+    assert "reconstruction" not in plan(request(world, members=bare, caption="a face of a person")).left_out
+    with pytest.raises(RequestError, match="attack 'reconstruction': it needs captions"):
+        plan(request(world, members=bare, attacks=("reconstruction",)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "{w}/model", "--attacks", "los"], "did you mean 'loss'"),
+        (["--model", "{w}/model", "--set", "settings.loss.noise=3"], "did you mean 'noises'"),
+        (["--model", "{w}/model", "--set", "pictures=3"], "unknown key"),
+        (["--model", "{w}/model", "--fpr", "0.01"], "at least 100 pictures are needed"),
+        (["--model", "{w}/model", "--generated", "{w}/other"], "either a model, or a folder"),
+        ([], "either a model, or a folder"),
+        (["--model", "{w}/nowhere"], "no such file or folder"),
+        (["--model", "{w}/lora"], "this is an adapter; name the model that it belongs to with --base"),
+        (["--model", "{w}/lora", "--base", "tiny", "--attacks", "loss"], "lora"),
+        (["--model", "{w}/model.ckpt"], "pickle"),
+        (["--model", "{w}/model", "--attacks", "gsa1"], "it learns from a shadow model"),
+        (["--model", "{w}/model", "--shadow", "{w}/members"], "is both in members"),
+        (["--model", "{w}/model", "--auxiliary", "{w}/empty"], "no pictures in it"),
+    ],
+)
+def test_mistakes_exit_2_before_any_work(world, tmp_path, capsys, monkeypatch, arguments, message):  # noqa: PLR0917
+    open_shelf.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    (world / "empty").mkdir(exist_ok=True)
+    (world / "model.ckpt").write_bytes(b"x")
+    given = ["audit", "--members", f"{world}/members", "--nonmembers", f"{world}/nonmembers"]
+    assert main([*given, *(text.format(w=world) for text in arguments)]) == 2
+    assert message in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_unreadable_picture_is_named_and_left_out_when_asked(world, tmp_path):
+    members = tmp_path / "members"
+    write_people(members, "north", range(200, 209), size=32)
+    (members / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(RequestError, match=r"broken\.png"):
+        plan(request(world, members=members))
+    open_shelf.cache_clear()
+    heard = []
+    planned = plan(Audit(**{**request(world, members=members).model_dump(), "skip_unreadable": True}), heard.append)
+    assert planned.sets["members"].spec.count == 18 and any("1 of 19 pictures left out" in line for line in heard)
