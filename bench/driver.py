@@ -136,16 +136,15 @@ class Driver:
     # ---- one wave
 
     def _wave(self, jobs: list[Job], outcome: Outcome) -> list[list[str]]:
-        """Run the jobs of one executor; returns what was found damaged on the way.
+        """Run the jobs of one executor and stage; returns what was found damaged on the way.
 
         What the driver does itself comes first: it is quick and may free more work for the Ray jobs. Then whatever
         more hangs on: an attack that could be fitted already waits for the pictures of the others, so that all are
-        one experiment.
+        one experiment, and a scoring waits for the attacks that are still to be fitted, so that all share one pass.
         """
         groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
         for job in jobs:
-            # Trainings of one stage make one experiment; data jobs of all stages share one pool of actors.
-            groups[job.executor, job.stage if job.executor == "tune" else ""].append(job)
+            groups[job.executor, "" if job.executor == "driver" else job.stage].append(job)
         executor, _ = chosen = min(groups, key=lambda k: (k[0] != "driver", min(job.order[:1] for job in groups[k])))
         batch = groups[chosen]
         named = {job.name: job for job in batch}
