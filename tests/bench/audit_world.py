@@ -3,8 +3,8 @@
 python -m tests.bench.audit_world FOLDER        # then: lmia audit --model FOLDER/model --base tiny ...
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from PIL import Image
@@ -64,11 +64,41 @@ def small_world(folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    """The world of the report under results/audit: 40 people a set, tuned for 24 epochs on the embedded model."""
-    folder = Path(sys.argv[1])
+REPORTS = {
+    "leak": ("members", "nonmembers", "the model was tuned on these people"),
+    "no_leak": ("other_people", "nonmembers", "it was not tuned on these"),
+    "undetermined": ("members", "other", "the non-members are another institution's"),
+}
+"""Report -> the two folders, and the truth."""
+ATTACKS = "loss,calibrated,secmi,pia,pian,sima,pfami,combined,generated_set_nearest"
+
+
+def report(folder: Path, out: Path) -> None:
+    """The reports of REPORTS about one model, tuned for 24 epochs on 40 people: report.html, metrics.json."""
+    from bench.cli import main as lmia
+
     write_sets(folder, 40)
+    write_people(folder / "other_people", "north", range(200, 240))
     tune(embedded("tiny"), folder / "members", folder / "model", 24)
+    for name, (members, nonmembers, _) in REPORTS.items():
+        arguments = ["audit", "--model", str(folder / "model"), "--base", "tiny", "--members", str(folder / members)]
+        arguments += ["--nonmembers", str(folder / nonmembers), "--shadow", str(folder / "shadow")]
+        arguments += ["--attacks", ATTACKS, "--set", "drawn=100", "--set", "sampling={steps: 10, sampler: ddim}"]
+        arguments += ["--set", "epochs=24", "--set", "finetune={lr: 1.0e-3, batch_size: 16, warmup_steps: 20}"]
+        arguments += ["--fpr", "0.05", "--store", str(folder / "store"), "--out", str(folder / name)]
+        assert lmia(arguments) == 0
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name / "report.html", out / f"{name}.html")
+        shutil.copy(folder / name / "metrics.json", out / f"{name}.json")
+
+
+def main() -> None:
+    """Makes the world of the reports in FOLDER, and the reports."""
+    options = argparse.ArgumentParser(description=main.__doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--reports", type=Path, required=True)
+    chosen = options.parse_args()
+    report(chosen.folder.absolute(), chosen.reports.absolute())
 
 
 if __name__ == "__main__":
