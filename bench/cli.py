@@ -370,7 +370,11 @@ def _audit(args: argparse.Namespace) -> int:
     progress = Progress(runtime, os.cpu_count() or 1)
     driver = Driver(store, runtime, observer=progress, revision=revision())
     outcome = driver.make(planned.artifacts(), retry=args.retry)
-    found = result(planned, store, outcome.failed)
+    try:
+        found = result(planned, store, outcome.failed)
+    except RequestError as error:
+        _tell(f"failed: {error}")
+        return FAILED
     paths = report.write(found, args.out)
     sys.stdout.write(report.summary(found))
     for name, why in found.failed.items():

@@ -23,6 +23,7 @@ from lmia.metrics.low_fpr import LowFpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.sets import PowerCurve, power_curve
 from lmia.metrics.verdict import Evidence, Finding, Verdict, judge
+from lmia.specs import RequestError
 
 SCHEMA_VERSION = 1
 
@@ -65,14 +66,24 @@ def result(plan: AuditPlan, store: Store, failed: Mapping[str, str]) -> Result:
         plan: the audit.
         store: where its artifacts are.
         failed: reason by address, of artifacts that could not be made.
+
+    Raises:
+        RequestError: the pictures could not be taken over, or no attack could be made.
     """
     reader = _Reader(store, store.index())
+    lost = [f"{label}: {failed[a.address]}" for label, a in plan.sets.items() if a.address in failed]
+    if lost:
+        raise RequestError("; ".join(lost))
     pictures = Pictures.concat([reader.pictures(artifact) for artifact in plan.sets.values()])
     persons = {
         record: f"{source}/{who}"
         for record, source, who in zip(pictures.ids, pictures.sources, pictures.identities, strict=True)
     }
-    blind = {what: reader.score_set([artifact], persons) for what, artifact in plan.blind.items()}
+    blind = {
+        what: reader.score_set([artifact], persons)
+        for what, artifact in plan.blind.items()
+        if artifact.address not in failed
+    }
     evidence, broken = {}, {}
     for line in plan.lines:
         why = [failed[a.address] for a in (*line.target.values(), *line.base.values()) if a.address in failed]
@@ -81,7 +92,7 @@ def result(plan: AuditPlan, store: Store, failed: Mapping[str, str]) -> Result:
         else:
             evidence[line.attack] = reader.evidence(line, persons)
     if not evidence:
-        raise RuntimeError(f"every attack failed: {broken}")
+        raise RequestError("; ".join(f"{name}: {why}" for name, why in broken.items()))
     audit = plan.audit
     verdict = judge(
         list(evidence.values()),

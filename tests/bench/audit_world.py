@@ -4,6 +4,7 @@ python -m tests.bench.audit_world FOLDER        # then: lmia audit --model FOLDE
 """
 
 import argparse
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -80,16 +81,16 @@ def report(folder: Path, out: Path) -> None:
     write_sets(folder, 40)
     write_people(folder / "other_people", "north", range(200, 240))
     tune(embedded("tiny"), folder / "members", folder / "model", 24)
-    for name, (members, nonmembers, _) in REPORTS.items():
-        arguments = ["audit", "--model", str(folder / "model"), "--base", "tiny", "--members", str(folder / members)]
-        arguments += ["--nonmembers", str(folder / nonmembers), "--shadow", str(folder / "shadow")]
-        arguments += ["--attacks", ATTACKS, "--set", "drawn=100", "--set", "sampling={steps: 10, sampler: ddim}"]
-        arguments += ["--set", "epochs=24", "--set", "finetune={lr: 1.0e-3, batch_size: 16, warmup_steps: 20}"]
-        arguments += ["--fpr", "0.05", "--store", str(folder / "store"), "--out", str(folder / name)]
-        assert lmia(arguments) == 0
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / name / "report.html", out / f"{name}.html")
-        shutil.copy(folder / name / "metrics.json", out / f"{name}.json")
+    with contextlib.chdir(folder):  # so that the reports name no place on this machine
+        for name, (members, nonmembers, _) in REPORTS.items():
+            arguments = ["audit", "--model", "model", "--base", "tiny", "--members", members]
+            arguments += ["--nonmembers", nonmembers, "--shadow", "shadow", "--attacks", ATTACKS, "--fpr", "0.05"]
+            arguments += ["--set", "drawn=100", "--set", "sampling={steps: 10, sampler: ddim}", "--set", "epochs=24"]
+            arguments += ["--set", "finetune={lr: 1.0e-3, batch_size: 16, warmup_steps: 20}"]
+            assert lmia([*arguments, "--store", "store", "--out", name]) == 0
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copy(f"{name}/report.html", out / f"{name}.html")
+            shutil.copy(f"{name}/metrics.json", out / f"{name}.json")
 
 
 def main() -> None:
