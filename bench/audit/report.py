@@ -149,9 +149,9 @@ def _sentences(result: Result) -> list[str]:
 def _detectable(mde: float | None) -> str:
     if mde is None or mde >= 0.5:
         return (
-            "What would have been found: nothing for certain. With this few people and this many attacks even a perfect "
-            f"attack need not be credited (minimum detectable effect {words.number(mde)}; .5 is the most there is). Give "
-            "more people."
+            "What would have been found: nothing for certain. With this few people and this many attacks even a "
+            f"perfect attack need not be credited (minimum detectable effect {words.number(mde)}; .5 is the most there "
+            "is). Give more people."
         )
     return (
         f"What would have been found: with this many people, an attack that reaches an AUC of about "
