@@ -188,8 +188,7 @@ def models(asked: list[Question], store: Store) -> list[ModelRef]:
 
 def model_name(artifact: Artifact) -> str:
     """A model's name for people and for tracking."""
-    from bench.stages.model import title_of
-    from bench.stages.pictures import drawn_by
+    from bench.stages.pictures import drawn_by, title_of
 
     if artifact.method == "base":
         return f"base {artifact.spec.reference}"  # type: ignore[attr-defined]

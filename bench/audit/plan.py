@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable, spec_of_attack
 from bench.plan.artifact import Artifact
-from bench.plan.expand import SECOND_SET, count_pictures
+from bench.plan.expand import SECOND_SET
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec
-from bench.stages.pictures import FolderSetSpec, GeneratedSpec
+from bench.stages.pictures import FolderSetSpec, GeneratedSpec, count_pictures
 from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from bench.store import Store
 from lmia.attacks import ATTACKS

@@ -14,7 +14,7 @@ from bench.grid import Cell, data_spec, finetune_spec, method_spec, sample_spec
 from bench.plan.artifact import Artifact
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec
-from bench.stages.pictures import FolderSetSpec, GeneratedSpec, MixSpec, RealSpec, TakeSpec
+from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec, count_pictures, source_of
 from bench.stages.row import RowSpec
 from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from lmia.attacks import ATTACKS, Attack
@@ -436,18 +436,3 @@ class _Question:
             query = self.real(self.axes.source, half, mark=member_mark)
             inputs[f"blind.{half}"] = self.scores("blind", 0, query, model=None, learned=learned)
         inputs["blind.other"] = self.scores("blind", 0, self._other_people(nonmember_mark), model=None, learned=learned)
-
-
-def source_of(pictures: Artifact) -> str:
-    """The source of real pictures, watermarked or not."""
-    return source_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.source)
-
-
-def count_pictures(pictures: Artifact) -> int:
-    """How many pictures an artifact will hold, known before it is made."""
-    spec = pictures.spec
-    if isinstance(spec, RealSpec):
-        return len(spec.identities) * len(spec.photos)
-    if isinstance(spec, GeneratedSpec | TakeSpec | FolderSetSpec):
-        return spec.count
-    return sum(count_pictures(i) for name, i in pictures.inputs.items() if i.kind == "pictures")

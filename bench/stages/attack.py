@@ -8,6 +8,7 @@ from pydantic import Field, SerializeAsAny
 
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
+from bench.stages.pictures import count_pictures, drawn_by
 from bench.stages.scores import with_captions
 from bench.store import Ref
 from bench.workbench import Workbench
@@ -39,8 +40,6 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 
 
 def _job(group: list[tuple[Artifact, Ref]]) -> Job:
-    from bench.plan.expand import count_pictures
-    from bench.stages.pictures import drawn_by
     from lmia.attacks.scoring import nfe_shared
 
     first, _ = group[0]

@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny
 
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
+from bench.stages.pictures import count_pictures, title_of
 from bench.store import Ref, digest_of
 from bench.workbench import Workbench
 from lmia.specs import Spec
@@ -35,8 +36,6 @@ class TunedSpec(Spec):
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One job per base and per trajectory."""
-    from bench.plan.expand import count_pictures
-
     found, trajectories = [], defaultdict(list)
     for artifact, ref in refs:
         if artifact.method in GIVEN:
@@ -62,15 +61,6 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
             )
         )
     return found
-
-
-def title_of(pictures: Artifact) -> str:
-    """What pictures an artifact holds, or a model was tuned on, for people: north A, north A with visible, ..."""
-    if pictures.kind == "model":
-        return title_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.reference)
-    if "pictures" in pictures.inputs:
-        return f"{title_of(pictures.inputs['pictures'])} with {pictures.method}"
-    return f"{getattr(pictures.spec, 'source', '?')} {getattr(pictures.spec, 'part', '')}".strip()
 
 
 def trajectory(artifact: Artifact) -> str:

@@ -56,10 +56,32 @@ class MixSpec(Spec):
     """Two sets together."""
 
 
+def source_of(pictures: Artifact) -> str:
+    """The source of real pictures, watermarked or not."""
+    return source_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.source)
+
+
+def count_pictures(pictures: Artifact) -> int:
+    """How many pictures an artifact will hold, known before it is made."""
+    spec = pictures.spec
+    if isinstance(spec, RealSpec):
+        return len(spec.identities) * len(spec.photos)
+    if isinstance(spec, GeneratedSpec | TakeSpec | FolderSetSpec):
+        return spec.count
+    return sum(count_pictures(i) for name, i in pictures.inputs.items() if i.kind == "pictures")
+
+
+def title_of(pictures: Artifact) -> str:
+    """What pictures an artifact holds, or a model was tuned on, for people: north A, north A with visible, ..."""
+    if pictures.kind == "model":
+        return title_of(pictures.inputs["pictures"]) if "pictures" in pictures.inputs else str(pictures.spec.reference)
+    if "pictures" in pictures.inputs:
+        return f"{title_of(pictures.inputs['pictures'])} with {pictures.method}"
+    return f"{getattr(pictures.spec, 'source', '?')} {getattr(pictures.spec, 'part', '')}".strip()
+
+
 def drawn_by(pictures: Artifact) -> str:
     """What made a set, for people: north A, gen(north A), base, ..."""
-    from bench.stages.model import title_of
-
     if pictures.method == "generated":
         who = title_of(pictures.inputs["model"])
         sample = pictures.spec.sample
@@ -71,8 +93,6 @@ def drawn_by(pictures: Artifact) -> str:
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """Generated sets in slices, ordered by model; everything else at once on the driver."""
-    from bench.plan.expand import count_pictures
-
     found = []
     for artifact, ref in refs:
         if artifact.method != "generated":

@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny
 
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
-from bench.stages.pictures import drawn_by, slice_of
+from bench.stages.pictures import count_pictures, drawn_by, slice_of
 from bench.store import Manifest, Ref, Store
 from bench.workbench import Workbench
 from lmia.specs import Spec
@@ -41,7 +41,6 @@ class BlindCrossfitSpec(Spec):
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One job per (model, pictures, slice), for all attacks together."""
-    from bench.plan.expand import count_pictures
     from lmia.attacks.scoring import nfe_asked, nfe_shared
 
     groups: dict[tuple, list[tuple[Artifact, Ref]]] = defaultdict(list)

@@ -40,12 +40,12 @@ def test_a_model_that_has_memorised_its_pictures(world, ray_cluster, tmp_path, c
     assert found["verdict"] == "leak" and found["attacks"][0]["found"]
     assert by_name["calibrated"]["base_auc"] is None and "subtracts" in by_name["calibrated"]["reason"]["base_auc"]
     assert by_name["loss"]["tpr_at_fpr"] == {"0.01": None} and "at least 100" in by_name["loss"]["reason"]["tpr"]
-    assert found["num_members"] == found["num_nonmembers"] == 20 and found["num_identities"] == 20
+    assert found["num_members"] == found["num_nonmembers"] == 32 and found["num_identities"] == 32
     said = capsys.readouterr()
     assert "Verdict: leak" in said.out and "jobs done" in said.err
 
     table = pq.read_table(tmp_path / "out" / "scores.parquet")
-    assert table.num_rows == 4 * 40 and set(table["attack"].to_pylist()) == set(by_name)
+    assert table.num_rows == 4 * 64 and set(table["attack"].to_pylist()) == set(by_name)
     assert main(["evaluate", str(tmp_path / "out" / "scores.parquet"), "--by", "attack", "--format", "json"]) == 0
     for group in json.loads(capsys.readouterr().out)["groups"]:
         assert group["auc"] == pytest.approx(by_name[group["group"]["attack"]]["auc"]["value"])
