@@ -35,7 +35,7 @@ def write_people(folder: Path, source: str, people: range, photos: int = 2, size
 def write_sets(folder: Path, people: int, size: int = 64) -> None:
     """The sets of SETS, all of different people."""
     for number, (name, source) in enumerate(SETS.items()):
-        write_people(folder / name, source, range(number * people, (number + 1) * people), size=size)
+        write_people(folder / name, source, range(number, len(SETS) * people, len(SETS)), size=size)
 
 
 def tune(base: Path, members: Path, out: Path, epochs: int, method: str = "full", **settings) -> Path:

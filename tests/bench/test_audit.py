@@ -66,7 +66,7 @@ def test_a_model_that_has_memorised_its_pictures(world, ray_cluster, tmp_path, c
 @pytest.mark.e2e
 def test_people_of_another_source_make_it_undetermined(world, ray_cluster, tmp_path, capsys):
     found = audit(world, tmp_path, "--attacks", "loss", nonmembers="other")
-    assert found["verdict"] == "undetermined" and found["blind"]["pictures"]["ci"][0] > 0.5
+    assert found["verdict"] == "undetermined" and found["blind"]["captions"]["ci"][0] > 0.5, "they name the source"
     assert found["attacks"][0]["set_p_value"] is None and not found["attacks"][0]["found"]
     assert "split one pool at random" in found["remedies"][0]
     page = (tmp_path / "report.html").read_text()
