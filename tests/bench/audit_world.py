@@ -60,7 +60,7 @@ def small_world(folder: Path) -> Path:
     """On random weights, in seconds: `base`, a `model` that has memorised its members, a `lora`."""
     write_sets(folder, 16, size=32)
     base = random_model(folder / "base", seed=0)
-    tune(base, folder / "members", folder / "model", 400, size=32, lr=1e-2, flip=False, warmup_steps=0)
+    tune(base, folder / "members", folder / "model", 250, size=32, lr=1e-2, flip=False, warmup_steps=0)
     tune(base, folder / "members", folder / "lora", 2, "lora", size=32)
     return folder
 
