@@ -257,6 +257,7 @@ def _epochs(board: Board) -> "Figure | None":
     usual = words.usual(board)
     usual["epochs"] = None
     together = len(series) <= MOST_LINES
+    lowest = min(e.row.measured.delta_auc or 0.0 for entries in series for e in entries)
     panels: dict[str, list[list[Entry]]] = {}
     for entries in series:
         panels.setdefault("" if together else str(entries[0].row.axes.attack), []).append(entries)
@@ -284,7 +285,7 @@ def _epochs(board: Board) -> "Figure | None":
         panel.axhline(0, color=GREY, lw=1)
         panel.set_title(attack.replace("_", " "), fontsize=9, color=INK, loc="left", pad=3)
         if not together:
-            panel.set_ylim(-0.2, 0.52)
+            panel.set_ylim(min(-0.2, lowest - 0.05), 0.52)
             panel.tick_params(labelsize=7)
     handles = [
         figure.axes[0].plot([], [], "o-", color=colours[i % len(colours)], ms=4, label=text or "usual setting")[0]
