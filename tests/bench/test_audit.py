@@ -15,6 +15,7 @@ from tests.bench.audit_world import small_world, write_people
 
 QUICK = ["--set", "drawn=16", "--set", "sampling={steps: 2, sampler: ddim}", "--set", "epochs=2"]
 QUICK += ["--set", "finetune={lr: 1.0e-3, batch_size: 8, warmup_steps: 0}"]
+QUICK += ["--set", "settings.generated_set_classifier={size: 32, epochs: 1}"]
 
 
 @pytest.fixture(scope="module")
