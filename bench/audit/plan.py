@@ -264,8 +264,7 @@ class _Planner:
         left_out: dict[str, str] = {}
         for name in self.audit.attacks or rankable():
             settings = self.audit.settings.get(name, {})
-            seed = {"seed": self.audit.seed} if "seed" in ATTACKS.get(name).Spec.model_fields else {}
-            spec = spec_of_attack(name, {**seed, **settings})
+            spec = spec_of_attack(name, {**self.usual(name), **settings})
             why = self.missing(name, spec)
             if why is None:
                 chosen[name] = spec
@@ -287,6 +286,12 @@ class _Planner:
             model=self.model,
             drawn=self.positives if uses_drawn else None,
         )
+
+    def usual(self, name: str) -> dict[str, Any]:
+        """An attack's settings unless others are asked for: the audit's seed, and no picture larger than it is."""
+        fields = ATTACKS.get(name).Spec.model_fields
+        seed = {"seed": self.audit.seed} if "seed" in fields else {}
+        return seed | ({"size": min(self.size, fields["size"].default)} if "size" in fields else {})
 
     def line(self, name: str, spec: Any) -> Line:
         """Scores of both sets on the target, and on the base where that has a meaning."""
