@@ -3,15 +3,13 @@
 python -m tests.bench.audit_world FOLDER        # then: lmia audit --model FOLDER/model --base tiny ...
 """
 
-import argparse
-import contextlib
 import shutil
+import sys
 from pathlib import Path
 
 from PIL import Image
 
 from lmia.data.sources import SOURCES
-from lmia.target.base import embedded
 from lmia.target.finetune import finetune
 from lmia.target.methods import METHODS
 from lmia.target.testing import random_model
@@ -65,41 +63,9 @@ def small_world(folder: Path) -> Path:
     return folder
 
 
-REPORTS = {
-    "leak": ("members", "nonmembers", "the model was tuned on these people"),
-    "no_leak": ("other_people", "nonmembers", "it was not tuned on these"),
-    "undetermined": ("members", "other", "the non-members are another institution's"),
-}
-"""Report -> the two folders, and the truth."""
-ATTACKS = "loss,calibrated,secmi,pia,pian,sima,pfami,combined,generated_set_nearest"
-
-
-def report(folder: Path, out: Path) -> None:
-    """The reports of REPORTS about one model, tuned for 24 epochs on 40 people: report.html, metrics.json."""
-    from bench.cli import main as lmia
-
-    write_sets(folder, 40)
-    write_people(folder / "other_people", "north", range(200, 240))
-    tune(embedded("tiny"), folder / "members", folder / "model", 24)
-    with contextlib.chdir(folder):  # so that the reports name no place on this machine
-        for name, (members, nonmembers, _) in REPORTS.items():
-            arguments = ["audit", "--model", "model", "--base", "tiny", "--members", members]
-            arguments += ["--nonmembers", nonmembers, "--shadow", "shadow", "--attacks", ATTACKS, "--fpr", "0.05"]
-            arguments += ["--set", "drawn=100", "--set", "sampling={steps: 10, sampler: ddim}", "--set", "epochs=24"]
-            arguments += ["--set", "finetune={lr: 1.0e-3, batch_size: 16, warmup_steps: 20}"]
-            assert lmia([*arguments, "--store", "store", "--out", name]) == 0
-            out.mkdir(parents=True, exist_ok=True)
-            shutil.copy(f"{name}/report.html", out / f"{name}.html")
-            shutil.copy(f"{name}/metrics.json", out / f"{name}.json")
-
-
 def main() -> None:
-    """Makes the world of the reports in FOLDER, and the reports."""
-    options = argparse.ArgumentParser(description=main.__doc__)
-    options.add_argument("folder", type=Path)
-    options.add_argument("--reports", type=Path, required=True)
-    chosen = options.parse_args()
-    report(chosen.folder.absolute(), chosen.reports.absolute())
+    """Makes the small world in a folder."""
+    small_world(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
