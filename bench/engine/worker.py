@@ -1,6 +1,7 @@
 """Doing one job on a worker, whoever called: attempts recorded before the start, errors caught into a status."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import time
@@ -27,8 +28,22 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def keep_memory() -> None:
+    """Let glibc keep freed memory, up to 1 GiB, instead of giving it back after every training step.
+
+    Getting it back costs a page fault per 4 KiB: 4,000 a step of a small U-Net, 4 % to 15 % of its time on a CPU.
+    Other C libraries have no mallopt, and go on as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
+        for option, value in ((trim_threshold, 1 << 30), (mmap_threshold, 32 << 20), (arena_max, 1)):
+            mallopt(option, value)
+
+
 def open_workbench(order: dict[str, Any], device: str) -> Workbench:
-    """The workbench of a worker, from the order that travelled with its jobs."""
+    """The workbench of a worker process, from the order that travelled with its jobs."""
+    keep_memory()
     return Workbench(Store(order["store"]), Runtime(**order["runtime"]), device, order["revision"])
 
 
