@@ -97,9 +97,12 @@ class GeneratedSetClassifier(Attack):
     @classmethod
     def prepare(cls, spec: GeneratedSetClassifierSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
         """The network with what it learned, in eval mode."""
+        import torch
+
         assert learned is not None
-        network = build(spec, pretrained=False)
-        network.load_state_dict(dict(learned))
+        with torch.device("meta"):  # drawing weights that are replaced at once would take longer than scoring with them
+            network = build(spec, pretrained=False)
+        network.load_state_dict(dict(learned), assign=True)
         return to_device(network, device).eval()
 
     @classmethod
