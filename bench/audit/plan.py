@@ -17,7 +17,6 @@ from bench.store import Store
 from lmia.attacks import ATTACKS
 from lmia.data.captions import generic_prompt
 from lmia.data.parts import assign
-from lmia.data.pictures import Pictures
 from lmia.data.sources.imagefolder import ImageFolder
 from lmia.specs import RequestError, Spec
 
@@ -254,7 +253,7 @@ class _Planner:
         if "model" in requires:
             texts = {f"{label}/{n}": text for label, each in self.captions.items() for n, text in each.items()}
             try:
-                attack.check(spec, Pictures.of_encoded(list(texts), [b""] * len(texts), caption=[*texts.values()]))
+                attack.check(spec, texts)
             except RequestError as error:
                 return str(error)
         return None

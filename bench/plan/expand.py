@@ -21,7 +21,6 @@ from lmia.attacks import ATTACKS, Attack
 from lmia.data.captions import class_prompt
 from lmia.data.marks import MARKS
 from lmia.data.parts import assign
-from lmia.data.pictures import Pictures
 from lmia.data.sources import SOURCES
 from lmia.specs import RequestError, Spec
 from lmia.target.base import resolve_base
@@ -137,7 +136,7 @@ class _Question:
             texts = {f"any picture of {source!r}": class_prompt(source) if given == "class" else ""}
         spec = self.attack_settings(self.axes.attack, 0)
         try:
-            self.attack.check(spec, Pictures.of_encoded(list(texts), [b""] * len(texts), caption=list(texts.values())))
+            self.attack.check(spec, texts)
         except RequestError as error:
             raise RequestError(f"captions = {given!r}: {error}") from None
 

@@ -122,10 +122,15 @@ class Attack:
         return sum(cls.evaluations(spec).values())
 
     @classmethod
-    def check(cls, spec: Any, query: "Pictures") -> None:
-        """Raises RequestError when the attack cannot score these pictures; called before any work."""
+    def check(cls, spec: Any, captions: Mapping[str, str | None]) -> None:
+        """Raises RequestError when the attack cannot score pictures with these captions; called before any work.
+
+        Args:
+            spec: the attack's Spec.
+            captions: of each picture by its record id; None where it has none.
+        """
         if "captions" in cls.requires(spec):
-            missing = [i for i, caption in zip(query.ids, query.captions, strict=True) if caption is None]
+            missing = [record for record, caption in captions.items() if caption is None]
             if missing:
                 raise RequestError(f"attack {cls.name!r} needs a caption for every picture; {missing[0]!r} has none")
 

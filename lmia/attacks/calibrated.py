@@ -75,10 +75,10 @@ class Calibrated(Attack):
         return on_target | {("base", name): count for name, count in on_target.items()}
 
     @classmethod
-    def check(cls, spec: CalibratedSpec, query: "Pictures") -> None:
+    def check(cls, spec: CalibratedSpec, captions: Mapping[str, str | None]) -> None:
         """The wrapped attack's check."""
         attack, inner = spec.unwrap()
-        attack.check(inner, query)
+        attack.check(inner, captions)
 
     @classmethod
     def fit(

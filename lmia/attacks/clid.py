@@ -50,9 +50,9 @@ class _Clid(Attack):
         return {("loss", t, i, c): 1 for i, t in enumerate(spec.timesteps) for c in captions}
 
     @classmethod
-    def check(cls, spec: ClidSpec, query: "Pictures") -> None:
+    def check(cls, spec: ClidSpec, captions: Mapping[str, str | None]) -> None:
         """Refuses captions that cannot be cut into three."""
-        for record, caption in zip(query.ids, query.captions, strict=True):
+        for record, caption in captions.items():
             words = len((caption or "").split())
             if words < 3:
                 raise RequestError(
@@ -83,8 +83,8 @@ class Clid(_Clid):
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
         for shadow in shadows:
-            cls.check(spec, shadow.members)
-            cls.check(spec, shadow.nonmembers)
+            cls.check(spec, shadow.members.captions_by_id)
+            cls.check(spec, shadow.nonmembers.captions_by_id)
         data = _on_shadows(spec, shadows)
         terms = _terms(data.values)
         low, median, high = np.quantile(terms, [0.25, 0.5, 0.75], axis=0)
@@ -143,8 +143,8 @@ class ClidVector(_Clid):
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
         for shadow in shadows:
-            cls.check(spec, shadow.members)
-            cls.check(spec, shadow.nonmembers)
+            cls.check(spec, shadow.members.captions_by_id)
+            cls.check(spec, shadow.nonmembers.captions_by_id)
         data = _on_shadows(spec, shadows)
         trees = fit_trees(
             _vector(data.values), data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed

@@ -82,10 +82,10 @@ class Combined(Attack):
         return {name: count for attack, inner in parts for name, count in attack.evaluations(inner).items()}
 
     @classmethod
-    def check(cls, spec: CombinedSpec, query: "Pictures") -> None:
+    def check(cls, spec: CombinedSpec, captions: Mapping[str, str | None]) -> None:
         """The components' checks."""
         for attack, inner in (component.unwrap() for component in spec.attacks):
-            attack.check(inner, query)
+            attack.check(inner, captions)
 
     @classmethod
     def fit(

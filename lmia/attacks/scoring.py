@@ -74,7 +74,7 @@ def score_pass(
         for what, given in (("model", victim), ("base", base), ("learned state", learned)):
             if given is None and (what in requires or (what == "learned state" and attack.fits(spec))):
                 raise RequestError(f"attack {label!r} needs a {what}, and none was given")
-        attack.check(spec, query)
+        attack.check(spec, query.captions_by_id)
         jobs.append((label, attack, spec, attack.prepare(spec, learned, base=base, device=device)))
     if victim is not None:
         chunk = -(-chunk // victim.batch) * victim.batch

@@ -87,6 +87,11 @@ class Pictures:
         return self.table.column("caption").to_pylist()
 
     @property
+    def captions_by_id(self) -> dict[str, str | None]:
+        """Each picture's own caption by its record id."""
+        return dict(zip(self.ids, self.captions, strict=True))
+
+    @property
     def prompts(self) -> list[str | None]:
         """The prompt that each generated picture answers."""
         return self.table.column("prompt").to_pylist()
