@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.leaderboard import words
-from bench.leaderboard.rank import Board, Entry
+from bench.leaderboard.rank import ENTRANT_AXES, AttackEntry, Board, Entry
 from bench.leaderboard.side import Curve
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _new(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[
 
 
 def _wrapped(labels: Sequence[str]) -> list[str]:
-    return ["\n".join(textwrap.wrap(label, 46)[:2]) for label in labels]
+    return [textwrap.fill(label, 46, max_lines=2, placeholder=" ...") for label in labels]
 
 
 def _label(board: Board, entry: Entry, usual: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _delta(board: Board) -> "Figure | None":
         m = entry.row.measured
         assert m.delta_auc is not None
         ci = m.delta_auc_ci
-        colour = GREY if ci is None or ci[0] <= 0 <= ci[1] else BLUE if ci[0] > 0 else PLUM
+        colour = {"leak": BLUE, "below": PLUM}.get(words.tone_of(ci, entry.p_adjusted), GREY)
         if m.mde is not None:
             panel.barh(place, 2 * m.mde, left=-m.mde, height=0.62, color=BAND, zorder=1)
         if ci is not None:
@@ -233,7 +233,7 @@ def _figure_cells(entry: Entry) -> list[tuple[str, str]]:
             (words.with_interval(m.source_auc, m.source_auc_ci), AMBER),
             (words.with_interval(rest, ci, signed=True), INK),
         ]
-    found = m.delta_auc_ci is not None and m.delta_auc_ci[0] > 0
+    found = words.tone_of(m.delta_auc_ci, entry.p_adjusted) == "leak"
     return [
         (str(entry.rank or ""), INK),
         (words.with_interval(m.delta_auc, m.delta_auc_ci, signed=True), BLUE if found else INK),
@@ -306,6 +306,14 @@ def _line_setting(board: Board, entry: Entry, usual: dict[str, Any], together: b
     return ", ".join(text for text in (name, words.setting(entry.row, other)) if text)
 
 
+def _entrant(attack: AttackEntry, usual: dict[str, Any]) -> str:
+    """An attack's name, and how it differs from the usual setting."""
+    name = words.axis_text(attack.axes["attack"]).replace("_", " ")
+    told = ("attack", "captions")  # by the name and by the panel
+    own = [axis for axis in ENTRANT_AXES if axis not in told and attack.axes[axis] not in (None, usual[axis])]
+    return ", ".join([name, *(f"{words.AXIS_TITLES[axis]} {words.axis_text(attack.axes[axis])}" for axis in own)])
+
+
 def _cost(board: Board) -> "Figure | None":
     """One panel per kind of captions, a colour per access; hollow: learned on people with known membership."""
     attacks = [a for a in board.attacks if a.rank is not None and a.nfe is not None]
@@ -317,6 +325,7 @@ def _cost(board: Board) -> "Figure | None":
     )
     colours = dict(zip(("text-to-image", "img2img", "eps", "gradient"), _colours(), strict=False))
     most = max(a.nfe or 0 for a in attacks) + 1
+    usual = words.usual(board)
     values = [v for a in attacks for v in (a.delta, *(a.delta_ci or ()))]
     low, high = min(values) - 0.03, max(values) + 0.05
     panels = list(np.atleast_1d(grid).flat)
@@ -333,7 +342,7 @@ def _cost(board: Board) -> "Figure | None":
                 panel.plot([x, x], attack.delta_ci, color=colour, alpha=0.3)
             face = colour if attack.track[2] == "none" else PAPER
             panel.plot([x], [attack.delta], "o", color=colour, mfc=face, ms=6)
-            name = words.axis_text(attack.axes["attack"]).replace("_", " ")
+            name = _entrant(attack, usual)
             at = _free(taken, float(np.log10(x)), attack.delta, (high - low) * 0.045)
             right = x > 0.6 * most
             panel.text(

@@ -164,7 +164,7 @@ def _delta_table(
         cells = {
             "rank": Cell(str(entry.rank or ""), entry.rank),
             "what": _what(board, entry, ordinary),
-            "plot": Cell("", m.delta_auc, kind="plot", bar=_delta_bar(m, low, high)),
+            "plot": Cell("", m.delta_auc, kind="plot", bar=_delta_bar(entry, low, high)),
             "delta": _measured(row, "delta_auc", signed=True),
             "bound": _plain(entry.bound, signed=True, why="no interval"),
             "p": Cell(words.p_text(entry.p_adjusted), entry.p_adjusted, f"unadjusted: {words.p_text(entry.p_value)}"),
@@ -283,11 +283,11 @@ def _nfe(row: Row) -> Cell:
     return Cell(words.amount(row.cost.nfe), row.cost.nfe, "" if row.cost.nfe is not None else "not counted", sub)
 
 
-def _delta_bar(m: Measured, low: float, high: float) -> Bar | None:
+def _delta_bar(entry: Entry, low: float, high: float) -> Bar | None:
+    m = entry.row.measured
     if m.delta_auc is None:
         return None
     ci = m.delta_auc_ci
-    tone = "" if ci is None else "leak" if ci[0] > 0 else "below" if ci[1] < 0 else "none"
     return Bar(
         "delta",
         value=_place(m.delta_auc, low, high),
@@ -296,7 +296,7 @@ def _delta_bar(m: Measured, low: float, high: float) -> Bar | None:
         zero=_place(0, low, high),
         band_low=None if m.mde is None else _place(-m.mde, low, high),
         band_high=None if m.mde is None else _place(m.mde, low, high),
-        tone=tone,
+        tone=words.tone_of(ci, entry.p_adjusted),
     )
 
 
@@ -317,7 +317,7 @@ def _auc_range(entries: Sequence[Entry]) -> tuple[float, float]:
 def _axis_marks(entries: Sequence[Entry], name: str) -> list[tuple[float, str]]:
     low, high = _auc_range(entries) if name == "cross" else _range(entries)
     middle = 0.5 if name == "cross" else 0.0
-    far = [end for end in (low, high) if abs(end - middle) > (high - low) / 6]
+    far = [end for end in (low, high) if abs(end - middle) > (high - low) / 4]
     values = sorted({middle, *far})
     return [(_place(v, low, high) or 0.0, _typographic(words.number(v, 2, name != "cross"))) for v in values]
 
@@ -375,7 +375,6 @@ def _tracks(board: Board) -> list[dict[str, Any]]:
 
 def _attack_row(attack: AttackEntry, low: float, high: float) -> dict[str, Any]:
     ci = attack.delta_ci
-    tone = "" if ci is None else "leak" if ci[0] > 0 else "below" if ci[1] < 0 else "none"
     own = [axis for axis in ("aux", "guidance", "prompt", "steps") if attack.axes[axis] is not None]
     return {
         "rank": attack.rank,
@@ -394,7 +393,7 @@ def _attack_row(attack: AttackEntry, low: float, high: float) -> dict[str, Any]:
             low=None if ci is None else _place(ci[0], low, high),
             high=None if ci is None else _place(ci[1], low, high),
             zero=_place(0, low, high),
-            tone=tone,
+            tone=words.tone_of(ci),
         ),
     }
 

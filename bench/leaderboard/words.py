@@ -138,6 +138,15 @@ def interval(ci: Interval | None, digits: int = 2, signed: bool = False) -> str:
     return f"[{number(ci[0], digits, signed)}, {number(ci[1], digits, signed)}]" if ci is not None else ""
 
 
+def tone_of(ci: Interval | None, p_adjusted: float | None = None) -> Literal["leak", "below", "none", ""]:
+    """How a Delta is shown: as a leak where its interval and, if there is one, the adjusted p-value say so."""
+    if ci is None:
+        return ""
+    if ci[0] > 0 and (p_adjusted is None or p_adjusted < ALPHA):
+        return "leak"
+    return "below" if ci[1] < 0 else "none"
+
+
 def with_interval(value: float | None, ci: Interval | None, signed: bool = False) -> str:
     """A number and its interval, ".93 [.91, .95]"."""
     digits = digits_for(ci)
@@ -305,7 +314,7 @@ def _planted(board: Board) -> Finding | None:
     best = max(planted, key=lambda entry: entry.row.measured.delta_auc or 0)
     ci = best.row.measured.delta_auc_ci
     number_text = with_interval(best.row.measured.delta_auc, ci, signed=True)
-    found = [e for e in planted if e.row.measured.delta_auc_ci is not None and e.row.measured.delta_auc_ci[0] > 0]
+    found = [entry for entry in planted if tone_of(entry.row.measured.delta_auc_ci) == "leak"]
     if found:
         names = sorted({_name(entry.row) for entry in found})
         return Finding(

@@ -170,6 +170,12 @@ def test_thinned_curves_keep_ends_and_low_fpr():
     assert thin(straight, 24) == ([0, 0, 1], [0, 1, 1])
 
 
+def test_a_delta_is_shown_as_a_leak_only_if_the_adjusted_p_value_agrees():
+    assert words.tone_of((0.01, 0.12)) == "leak" == words.tone_of((0.01, 0.12), 0.04)
+    assert words.tone_of((0.01, 0.12), 0.053) == "none" == words.tone_of((-0.1, 0.1), 0.01)
+    assert words.tone_of((-0.2, -0.1)) == "below" and words.tone_of(None) == ""
+
+
 def test_numbers():
     assert words.number(0.932) == ".93" and words.number(1) == "1.00" and words.number(-0.021) == "-.02"
     assert words.number(0.004, signed=True) == ".00" and words.number(-0.001) == ".00"
