@@ -112,9 +112,9 @@ def write(result: Result, folder: Path) -> list[Path]:
 def _subject(result: Result) -> str:
     audit = result.plan.audit
     if audit.model is not None:
-        return f"the model {Path(audit.model).name}"
+        return f"the model “{Path(audit.model).name}”"
     assert audit.generated is not None
-    return f"the model that generated the pictures in {Path(audit.generated).name}"
+    return f"the model that generated the pictures in “{Path(audit.generated).name}”"
 
 
 def _sentences(result: Result) -> list[str]:
@@ -126,9 +126,11 @@ def _sentences(result: Result) -> list[str]:
     p = min((f.p_adjusted for f in verdict.findings if f.p_adjusted is not None), default=None)
     texts = []
     if verdict.outcome == "leak":
+        p_value = words.p_text(best.p_adjusted)
+        p_value = p_value if p_value.startswith("<") else f"= {p_value}"
         texts.append(
-            f"Set level: p = {words.p_text(best.p_adjusted)}: this rarely would people exchanged at random between the "
-            f"two sets look as different (adjusted for {len(verdict.findings)} attacks, of which {len(found)} agree)."
+            f"Set level: p {p_value}: this rarely would people exchanged at random between the two sets look as "
+            f"different (adjusted for {len(verdict.findings)} attacks, of which {len(found)} agree)."
         )
         texts.append(_picture_sentence(result, best))
         if result.power is not None and result.power.smallest is not None:
