@@ -2,7 +2,8 @@
 
     python tests/speed/ray_overhead.py [--model tiny] [--jobs 24] [--pictures 32] [--steps 12] [--workers 2]
 
-The bare loop is as many processes with one thread each, calling lmia.target.sample.generate and nothing else. Ray's
+The bare loop is as many processes with one thread each (and the workers' setting of malloc), calling
+lmia.target.sample.generate and nothing else. Ray's
 side does the real thing: the same calls, then PNG, Parquet, part, receipt and log in a store. Both are watched from
 the parent: start-up ends when as many jobs are done as there are workers (each has loaded its model by then), what
 comes after it is the steady state. The loop is run before and after Ray and averaged, against drift.
@@ -66,9 +67,11 @@ def watch(done: Iterator, workers: int, pictures: int) -> Rate:
 def _draw(layers: list[str], spec: dict, prompt: str, args: argparse.Namespace, queues: tuple) -> None:
     import torch
 
+    from bench.engine.worker import keep_memory
     from lmia.target.model import load_model
     from lmia.target.sample import SampleSpec, generate
 
+    keep_memory()
     torch.set_num_threads(1)
     (jobs, done), pictures = queues, args.pictures
     sample = SampleSpec(**spec)
