@@ -31,7 +31,8 @@ def set_threads(count: int) -> None:
 def keep_memory() -> None:
     """Let glibc keep freed memory, up to 1 GiB, instead of giving it back after every training step.
 
-    Getting it back costs a page fault per 4 KiB: 4,000 a step of a small U-Net, 4 % to 15 % of its time on a CPU.
+    Getting it back costs a page fault per 4 KiB: 4,000 a step of a small U-Net, 5 % to 7 % of its time on a CPU
+    (tests/speed/memory.py).
     Other C libraries have no mallopt, and go on as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -42,21 +42,26 @@ class Rate:
     per_cpu_s: float
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and all that descend from it and are alive."""
-    total = 0.0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+class CpuSeconds:
+    """CPU time of this process and all that descend from it, those too that have ended since they were last seen."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int, float], float] = {}
+
+    def __call__(self) -> float:
+        """The sum until now."""
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+                self.seen[process.pid, process.create_time()] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        return sum(self.seen.values())
 
 
 def watch(done: Iterator, workers: int, pictures: int) -> Rate:
     """Follow finished jobs; the first `workers` of them are start-up."""
-    begun, moments = time.monotonic(), []
+    begun, moments, cpu_seconds = time.monotonic(), [], CpuSeconds()
     for _ in done:
         moments.append((time.monotonic(), cpu_seconds()))
     (t0, c0), (t1, c1) = moments[workers - 1], moments[-1]
