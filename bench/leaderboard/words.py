@@ -279,7 +279,8 @@ def _same_source(board: Board) -> Finding | None:
     ranked = board.section("ranked")
     if not ranked:
         return Finding("note", "Nothing is ranked", "No row compares members with unseen people of the same source.")
-    hits = [entry for entry in ranked if entry.p_adjusted is not None and entry.p_adjusted < ALPHA]
+    tested = [entry for entry in ranked if entry.p_adjusted is not None]
+    hits = [entry for entry in tested if tone_of(entry.row.measured.delta_auc_ci, entry.p_adjusted) == "leak"]
     mdes = [entry.row.measured.mde for entry in ranked if entry.row.measured.mde is not None]
     best = (hits or ranked)[0]
     strongest = (
