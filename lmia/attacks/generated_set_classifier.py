@@ -20,7 +20,7 @@ from pydantic import Field
 
 from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
 from lmia.attacks.encoders import resized, timm_network
-from lmia.attacks.networks import seeded, train_classifier
+from lmia.attacks.networks import restored, seeded, train_classifier
 from lmia.specs import Spec
 
 if TYPE_CHECKING:
@@ -97,13 +97,8 @@ class GeneratedSetClassifier(Attack):
     @classmethod
     def prepare(cls, spec: GeneratedSetClassifierSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
         """The network with what it learned, in eval mode."""
-        import torch
-
         assert learned is not None
-        with torch.device("meta"):  # drawing weights that are replaced at once would take longer than scoring with them
-            network = build(spec, pretrained=False)
-        network.load_state_dict(dict(learned), assign=True)
-        return to_device(network, device).eval()
+        return to_device(restored(lambda: build(spec, pretrained=False), learned), device)
 
     @classmethod
     def score_batch(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ def seeded(seed: int, build: Callable[[], Any]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights"))
         return build()
+
+
+def restored(build: Callable[[], Any], state: Mapping[str, Any]) -> Any:
+    """What `build` makes with learned weights, in eval mode.
+
+    It is built without storage: random weights that are replaced at once would take longer to draw than to score with.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(dict(state), assign=True)
+    return network.eval()
 
 
 def order(seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray:

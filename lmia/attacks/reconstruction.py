@@ -19,7 +19,7 @@ from pydantic import Field
 
 from lmia.attacks import ATTACKS, Attack, Learned, Progress, Shadow, need, silent
 from lmia.attacks.encoders import Encoder, encoder_field, encoder_needs, load_encoder, unit
-from lmia.attacks.networks import seeded, train_classifier
+from lmia.attacks.networks import restored, seeded, train_classifier
 from lmia.attacks.scoring import Labelled, on_shadows
 from lmia.specs import Spec
 
@@ -182,11 +182,11 @@ class ReconstructionMlp(_Reconstruction):
     def prepare(cls, spec: ReconstructionMlpSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
         """(encoder, network, mean, scale)."""
         assert learned is not None
-        network = _network(spec)
         prefix = "network."
-        network.load_state_dict({k[len(prefix) :]: v for k, v in learned.items() if k.startswith(prefix)})
+        state = {k[len(prefix) :]: v for k, v in learned.items() if k.startswith(prefix)}
+        network = restored(lambda: _network(spec), state)
         encoder = load_encoder(spec.encoder, base=base, device=device)
-        return encoder, network.to(device).eval(), learned["mean"].numpy(), learned["scale"].numpy()
+        return encoder, network.to(device), learned["mean"].numpy(), learned["scale"].numpy()
 
     @classmethod
     def score_batch(

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.networks import seeded, train_classifier
+from lmia.attacks.networks import restored, seeded, train_classifier
 from lmia.attacks.scoring import on_shadows
 from lmia.specs import Spec
 
@@ -132,9 +132,8 @@ class SecmiNns(Attack):
         """(network in eval mode, scale)."""
         assert learned is not None
         state = {name.removeprefix("network."): value for name, value in learned.items() if name != "scale"}
-        network = _network(spec, state["conv1.weight"].shape[1])
-        network.load_state_dict(state)
-        return network.to(device).eval(), float(learned["scale"][0])
+        network = restored(lambda: _network(spec, state["conv1.weight"].shape[1]), state)
+        return network.to(device), float(learned["scale"][0])
 
     @classmethod
     def score_batch(
