@@ -387,7 +387,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     import json
 
     from bench.grid import method_spec, override
-    from lmia.target.pretrain import PretrainSpec, pretrain
+    from lmia.embedded.pretrain import PretrainSpec, pretrain
 
     raw: dict[str, Any] = {}
     for text in args.set:
@@ -399,7 +399,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from lmia.target.model import fetch_from_hub
+    from lmia.models.model import fetch_from_hub
 
     repository, _, revision = args.repository.partition("@")
     if not revision:

@@ -316,7 +316,7 @@ def data_spec(benchmark: Benchmark, where: str = "benchmark") -> tuple[str, Any]
 
 def sample_spec(benchmark: Benchmark, where: str = "benchmark", **axes: Any) -> Any:
     """The sampler's spec under the given axes."""
-    from lmia.target.sample import SampleSpec
+    from lmia.models.sample import SampleSpec
 
     for key in ("guidance", "steps"):
         if key in benchmark.generate:
@@ -326,7 +326,7 @@ def sample_spec(benchmark: Benchmark, where: str = "benchmark", **axes: Any) -> 
 
 def finetune_spec(benchmark: Benchmark, method: str, where: str = "benchmark", **more: Any) -> Any:
     """A fine-tuning method's spec."""
-    from lmia.target.methods import METHODS
+    from lmia.finetune.methods import METHODS
 
     known = METHODS.get(method).Spec
     own = {k: v for k, v in benchmark.finetune.items() if k not in METHODS.names()}
@@ -406,7 +406,7 @@ def _cell(settings: Benchmark, block: Block, chosen: dict[str, Any], where: str)
 def _check_values(axes: Axes, settings: Benchmark, where: str) -> None:
     from lmia.attacks import ATTACKS
     from lmia.data.marks import MARKS
-    from lmia.target.methods import METHODS
+    from lmia.finetune.methods import METHODS
 
     marks = MARKS.names()
     allowed = {

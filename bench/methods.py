@@ -14,7 +14,7 @@ from pathlib import Path
 RECORD = Path(__file__).with_name("methods.json")
 # Methods that are not classes of a registry: (kind, name) -> version and the modules that decide their results.
 PLAIN = {
-    ("pictures", "generated"): (1, ["lmia.target.sample"]),
+    ("pictures", "generated"): (1, ["lmia.models.sample"]),
     ("pictures", "take"): (1, ["bench.stages.pictures"]),
     ("pictures", "mix"): (1, ["bench.stages.pictures"]),
     ("row", "estimate"): (
@@ -24,8 +24,8 @@ PLAIN = {
 }
 # What a registered method's results hang on beside its own module.
 SHARED = {
-    "attack": ["lmia.attacks.scoring", "lmia.target.victim"],
-    "model": ["lmia.target.finetune"],
+    "attack": ["lmia.attacks.scoring", "lmia.models.probe"],
+    "model": ["lmia.finetune.train"],
     "pictures": [],
 }
 
@@ -36,7 +36,7 @@ def current() -> dict[str, dict[str, object]]:
     from lmia.attacks import ATTACKS
     from lmia.data.marks import MARKS
     from lmia.data.sources import SOURCES
-    from lmia.target.methods import METHODS
+    from lmia.finetune.methods import METHODS
 
     found = {}
     for kind, registries in {"pictures": (SOURCES, MARKS), "model": (METHODS,), "attack": (ATTACKS,)}.items():

@@ -14,7 +14,7 @@ from bench.store import Cache, InfrastructureError, InputRef, Manifest, Store
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.target.model import TargetModel
+    from lmia.models.model import TargetModel
 
 SAVE_PARTIAL_S = 60.0
 
@@ -92,7 +92,7 @@ class Workbench:
 
     def model(self, ref: InputRef, dtype: str) -> "TargetModel":
         """A model on this worker's device; the last two stay loaded."""
-        from lmia.target.model import load_model
+        from lmia.models.model import load_model
 
         key = (ref.address, ref.digest, dtype)
         if key not in self._models:

@@ -75,9 +75,9 @@ class AuditPlan:
             return
         import tempfile
 
-        from lmia.target.base import resolve_base
-        from lmia.target.given import overlay_files, resolve_given
-        from lmia.target.model import load_model
+        from lmia.models.base import resolve_base
+        from lmia.models.given import overlay_files, resolve_given
+        from lmia.models.model import load_model
 
         with tempfile.TemporaryDirectory(prefix="lmia-audit-") as scratch:
             base = resolve_base(str(self.audit.base)).folder(Path(scratch) / "base")
@@ -139,7 +139,7 @@ class _Planner:
     def base(self) -> Artifact | None:
         if self.audit.base is None:
             return None
-        from lmia.target.given import resolve_given
+        from lmia.models.given import resolve_given
 
         given = resolve_given(self.audit.base)
         if given.form != "pipeline":
@@ -153,7 +153,7 @@ class _Planner:
     def model(self) -> Artifact | None:
         if self.audit.model is None:
             return None
-        from lmia.target.given import resolve_given
+        from lmia.models.given import resolve_given
 
         given = resolve_given(self.audit.model)
         method = "base" if given.form == "pipeline" else given.form
@@ -172,7 +172,7 @@ class _Planner:
             return self.base
         if self.model is not None:
             return self.model
-        from lmia.target.base import resolve_base
+        from lmia.models.base import resolve_base
 
         ours = resolve_base(FALLBACK)
         return Artifact("model", "base", ours.version, BaseSpec(reference=ours.reference, digest=ours.digest))
@@ -181,7 +181,7 @@ class _Planner:
     def shadow(self) -> dict[str, Artifact]:
         """A shadow model tuned on every other person of the shadow folder, with both halves."""
         from bench.grid import method_spec
-        from lmia.target.methods import METHODS
+        from lmia.finetune.methods import METHODS
 
         audit = self.audit
         assert audit.shadow is not None and self.base is not None
@@ -207,7 +207,7 @@ class _Planner:
     def draws(self, model: Artifact, seed: int) -> Artifact:
         """What a model draws for the audit's prompts."""
         from bench.grid import method_spec
-        from lmia.target.sample import SampleSpec
+        from lmia.models.sample import SampleSpec
 
         audit = self.audit
         sample = method_spec(SampleSpec, {"dtype": audit.dtype, **audit.sampling, "seed": seed}, "sampling")

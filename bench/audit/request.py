@@ -96,7 +96,7 @@ def check(audit: Audit, tell: Callable[[str], None]) -> int:
         RequestError: a mistake in the request; it names field, value and what is allowed.
     """
     from lmia.data.sources._shelf import check_apart
-    from lmia.target.methods import METHODS
+    from lmia.finetune.methods import METHODS
 
     for name in audit.attacks or ():
         if name not in rankable():
@@ -139,7 +139,7 @@ def spec_of_attack(name: str, settings: dict[str, Any]) -> Any:
 
 def picture_size(audit: Audit) -> int:
     """The picture side that the model (else its base) was made for."""
-    from lmia.target.given import resolve_given
+    from lmia.models.given import resolve_given
 
     for reference in (audit.model, audit.base):
         if reference is not None:
@@ -152,7 +152,7 @@ def picture_size(audit: Audit) -> int:
 def _own_size(reference: str) -> int:
     import tempfile
 
-    from lmia.target.base import resolve_base
+    from lmia.models.base import resolve_base
 
     with tempfile.TemporaryDirectory(prefix="lmia-audit-") as scratch:
         folder = resolve_base(reference).folder(Path(scratch))

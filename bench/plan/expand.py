@@ -22,9 +22,9 @@ from lmia.data.captions import class_prompt
 from lmia.data.marks import MARKS
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
+from lmia.finetune.methods import METHODS
+from lmia.models.base import resolve_base
 from lmia.specs import RequestError, Spec
-from lmia.target.base import resolve_base
-from lmia.target.methods import METHODS
 
 HALVES = ("A", "B")
 SECOND_SET = 1_000_003  # added to a seed where the same generator must draw other pictures

@@ -103,4 +103,4 @@ def _fit(ref: Ref, shadows: "list[Shadow]", passes: float, bench: Workbench, rep
 
 
 def _evaluations(shadows: "list[Shadow]") -> int:
-    return sum(victim.evaluations for shadow in shadows for victim in shadow.victims)
+    return sum(probe.evaluations for shadow in shadows for probe in shadow.probes)

@@ -79,7 +79,7 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
 
 
 def _take_over(ref: Ref, bench: Workbench) -> None:
-    from lmia.target.given import Given, overlay_files
+    from lmia.models.given import Given, overlay_files
 
     spec = BaseSpec(**ref.spec)
     given = Given(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
@@ -89,8 +89,8 @@ def _take_over(ref: Ref, bench: Workbench) -> None:
 
 
 def _tune(refs: list[Ref], payload: dict[str, Any], bench: Workbench, report: Report) -> None:
-    from lmia.target.finetune import finetune
-    from lmia.target.methods import METHODS
+    from lmia.finetune.methods import METHODS
+    from lmia.finetune.train import finetune
 
     ref = refs[0]
     spec = METHODS.get(ref.method).Spec(**ref.spec["finetune"])

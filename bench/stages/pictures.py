@@ -9,8 +9,8 @@ from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
 from bench.store import Ref
 from bench.workbench import Workbench
+from lmia.models.sample import SampleSpec, count_evaluations
 from lmia.specs import Spec
-from lmia.target.sample import SampleSpec, count_evaluations
 
 EXECUTOR = "data"
 
@@ -166,7 +166,7 @@ def _drawn_order(ids: list[str]) -> list[int]:
 def _generate(ref: Ref, number: int, bench: Workbench) -> None:
     from lmia.data.captions import prompts as prompts_of
     from lmia.data.pictures import Pictures
-    from lmia.target.sample import generate
+    from lmia.models.sample import generate
 
     spec = GeneratedSpec(**ref.spec)
     records = slice_of(spec.count, ref.num_slices, number)

@@ -77,29 +77,29 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
         return
     from lmia.attacks import ATTACKS
     from lmia.attacks.scoring import score_pass
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     spec = refs[0].spec
     query = bench.pictures(refs[0].inputs["query"])
     query = query.take(list(slice_of(len(query), refs[0].num_slices, payload["number"])))
     asked = with_captions(query, spec["captions"], spec["source"])
-    attacks, base, victim, backend = [], None, None, ""
+    attacks, base, probe, backend = [], None, None, ""
     for n, ref in enumerate(refs):
         method = ATTACKS.get(ref.method)
         attack = method.Spec(**ref.spec["attack"])
         learned = bench.tensors(ref.inputs["learned"]) if "learned" in ref.inputs else None
         attacks.append((f"{ref.method}:{n}", attack, learned))
         if "base" in ref.inputs and base is None:
-            base = Victim(bench.model(ref.inputs["base"], spec["dtype"]), spec["noise_seed"], spec["batch"])
-        if "model" in ref.inputs and victim is None:
+            base = Probe(bench.model(ref.inputs["base"], spec["dtype"]), spec["noise_seed"], spec["batch"])
+        if "model" in ref.inputs and probe is None:
             model = bench.model(ref.inputs["model"], spec["dtype"])
-            victim = Victim(model, spec["noise_seed"], spec["batch"])
+            probe = Probe(model, spec["noise_seed"], spec["batch"])
             backend = model.attention
     with ticking() as clock:
-        scores = score_pass(attacks, asked, victim, base=base, device=bench.device)
+        scores = score_pass(attacks, asked, probe, base=base, device=bench.device)
     figures = clock()
-    spent = float(sum(one.evaluations for one in (victim, base) if one))
-    asked = [float(ATTACKS.get(ref.method).nfe(attacks[n][1])) if victim else 0.0 for n, ref in enumerate(refs)]
+    spent = float(sum(one.evaluations for one in (probe, base) if one))
+    asked = [float(ATTACKS.get(ref.method).nfe(attacks[n][1])) if probe else 0.0 for n, ref in enumerate(refs)]
     for n, ref in enumerate(refs):
         values = scores[f"{ref.method}:{n}"]
         share = (asked[n] + 0.5) / (sum(asked) + 0.5 * len(refs))

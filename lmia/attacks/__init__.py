@@ -2,7 +2,7 @@
 
 An attack says what it needs and what it costs, learns (some do) from inputs that exclude the query set, and
 gives every picture of the query set one float64 score, higher = more likely a member. It never asks which
-model it has: what it may do with a target is the `Victim`'s few calls.
+model it has: what it may do with a target is the `Probe`'s few calls.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from lmia.data.pictures import Pictures
-    from lmia.target.model import TargetModel
-    from lmia.target.victim import Victim
+    from lmia.models.model import TargetModel
+    from lmia.models.probe import Probe
 
 Access = Literal["none", "text-to-image", "img2img", "eps", "gradient"]
 Learned = dict[str, "torch.Tensor"]
@@ -44,10 +44,10 @@ class Shadow:
             be in memory together).
         members: pictures that it was tuned on.
         nonmembers: pictures of other people of the same source. All people are disjoint from the query set's.
-        noise_seed: seed of the noises of its Victim.
+        noise_seed: seed of the noises of its Probe.
         measured: what attacks measured on its pictures, by what it is: attacks that learn from the same measurement
             share it when they are fitted on the same Shadow.
-        victims: the Victims that were made on it, for whoever counts what fitting cost.
+        probes: the Probes that were made on it, for whoever counts what fitting cost.
     """
 
     model: "TargetModel | Callable[[], TargetModel]"
@@ -55,16 +55,16 @@ class Shadow:
     nonmembers: "Pictures"
     noise_seed: int = 0
     measured: dict[Hashable, np.ndarray] = field(default_factory=dict, compare=False)
-    victims: "list[Victim]" = field(default_factory=list, compare=False)
+    probes: "list[Probe]" = field(default_factory=list, compare=False)
 
-    def victim(self) -> "Victim":
-        """A fresh Victim on the shadow model."""
-        from lmia.target.model import TargetModel
-        from lmia.target.victim import Victim
+    def probe(self) -> "Probe":
+        """A fresh Probe on the shadow model."""
+        from lmia.models.model import TargetModel
+        from lmia.models.probe import Probe
 
         model = self.model if isinstance(self.model, TargetModel) else self.model()
-        self.victims.append(Victim(model, self.noise_seed))
-        return self.victims[-1]
+        self.probes.append(Probe(model, self.noise_seed))
+        return self.probes[-1]
 
 
 class Attack:
@@ -74,8 +74,8 @@ class Attack:
         version: part of the address of scores and learned states; raised whenever either changes.
         Spec: its specification.
         access: what it asks of the target while scoring ("none": it looks at pictures only).
-        needs: everything that it may need; `requires(spec)` says what a given spec does need. "model": a Victim
-            on the target while scoring; "base": a Victim on the public base model; "captions": a caption per
+        needs: everything that it may need; `requires(spec)` says what a given spec does need. "model": a Probe
+            on the target while scoring; "base": a Probe on the public base model; "captions": a caption per
             query picture; "positives"/"negatives"/"shadow": inputs of `fit`; "encoder": weights from outside.
         learns: whether there may be something to fit; `fits(spec)` says whether there is.
         role: "attack", or "control" for what is shown beside attacks and never ranked.
@@ -110,7 +110,7 @@ class Attack:
     def evaluations(cls, spec: Any) -> dict[Hashable, int]:
         """U-Net evaluations per scored picture by what they compute; empty for offline attacks.
 
-        Attacks whose names for a piece of work are equal share it in one pass (the Victim remembers it), so what
+        Attacks whose names for a piece of work are equal share it in one pass (the Probe remembers it), so what
         several attacks spend together is the sum over the union. Evaluations are counted in rows: classifier-free
         guidance counts two, a forward with its backward one.
         """
@@ -157,15 +157,15 @@ class Attack:
         return None
 
     @classmethod
-    def prepare(cls, spec: Any, learned: Learned | None, *, base: "Victim | None", device: str) -> Any:
+    def prepare(cls, spec: Any, learned: Learned | None, *, base: "Probe | None", device: str) -> Any:
         """What `score_batch` needs, made once per pass, such as a network with its weights on the device."""
         return learned
 
     @classmethod
     def score_batch(
-        cls, spec: Any, query: "Pictures", *, prepared: Any, victim: "Victim | None", base: "Victim | None", device: str
+        cls, spec: Any, query: "Pictures", *, prepared: Any, probe: "Probe | None", base: "Probe | None", device: str
     ) -> np.ndarray:
-        """Scores of one batch; `victim` and `base` already look at these pictures."""
+        """Scores of one batch; `probe` and `base` already look at these pictures."""
         raise TypeError(f"attack {cls.name!r} does not define score_batch")
 
     @classmethod
@@ -175,8 +175,8 @@ class Attack:
         query: "Pictures",
         *,
         learned: Learned | None = None,
-        victim: "Victim | None" = None,
-        base: "Victim | None" = None,
+        probe: "Probe | None" = None,
+        base: "Probe | None" = None,
         device: str = "cpu",
     ) -> np.ndarray:
         """One score per picture of the query set, in its order.
@@ -185,16 +185,16 @@ class Attack:
             spec: the attack's Spec.
             query: the pictures to score.
             learned: what `fit` returned.
-            victim: the target, when `requires(spec)` has "model".
+            probe: the target, when `requires(spec)` has "model".
             base: the public base model, when `requires(spec)` has "base".
-            device: where offline attacks compute; a Victim computes where its model is.
+            device: where offline attacks compute; a Probe computes where its model is.
 
         Returns:
             float64 [N], higher = more likely a member.
         """
         from lmia.attacks.scoring import score_pass
 
-        return score_pass([(cls.name, spec, learned)], query, victim, base=base, device=device)[cls.name]
+        return score_pass([(cls.name, spec, learned)], query, probe, base=base, device=device)[cls.name]
 
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "lmia.attacks")

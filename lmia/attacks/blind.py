@@ -72,7 +72,7 @@ class Blind(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: BlindSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: BlindSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The decision value."""
         return decide(prepared, features(query))

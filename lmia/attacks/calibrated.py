@@ -102,12 +102,12 @@ class Calibrated(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: CalibratedSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: CalibratedSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """s(x; target) - s(x; base)."""
         attack, inner, inside = prepared
         on = [
-            attack.score_batch(inner, query, prepared=inside, victim=model, base=base, device=device)
-            for model in (victim, base)
+            attack.score_batch(inner, query, prepared=inside, probe=model, base=base, device=device)
+            for model in (probe, base)
         ]
         return on[0] - on[1]

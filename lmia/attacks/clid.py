@@ -104,11 +104,11 @@ class Clid(_Clid):
 
     @classmethod
     def score_batch(
-        cls, spec: ClidSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: ClidSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """Alpha RS(D) + (1 - alpha) RS(-L(c))."""
         median, iqr, alpha = prepared
-        scaled = (_terms(losses(victim, spec.timesteps)) - median) / iqr
+        scaled = (_terms(losses(probe, spec.timesteps)) - median) / iqr
         return alpha * scaled[:, 0] + (1 - alpha) * scaled[:, 1]
 
 
@@ -159,10 +159,10 @@ class ClidVector(_Clid):
 
     @classmethod
     def score_batch(
-        cls, spec: ClidVectorSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: ClidVectorSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The trees' logit."""
-        return decide_trees(prepared, _vector(losses(victim, spec.timesteps)))
+        return decide_trees(prepared, _vector(losses(probe, spec.timesteps)))
 
 
 def reductions(caption: str) -> list[str]:
@@ -172,18 +172,18 @@ def reductions(caption: str) -> list[str]:
     return [" ".join(words[start:end]) for start, end in pairwise(cuts)] + [""]
 
 
-def losses(victim: Any, timesteps: tuple[int, ...]) -> np.ndarray:
+def losses(probe: Any, timesteps: tuple[int, ...]) -> np.ndarray:
     """L of the caption, then of its four reductions, noise i at timestep i: float64 [N, 5]."""
-    cut = list(zip(*(reductions(caption) for caption in victim.captions), strict=True))
+    cut = list(zip(*(reductions(caption) for caption in probe.captions), strict=True))
     columns = [None, *(list(captions) for captions in cut[:3]), ""]
     return np.stack(
-        [np.mean([victim.loss(t, i, captions=c) for i, t in enumerate(timesteps)], axis=0) for c in columns], axis=1
+        [np.mean([probe.loss(t, i, captions=c) for i, t in enumerate(timesteps)], axis=0) for c in columns], axis=1
     )
 
 
 def _on_shadows(spec: ClidSpec, shadows: Sequence[Shadow]) -> Labelled:
     """`losses` of all pictures of shadow targets."""
-    return on_shadows(shadows, ("clid", spec.timesteps), lambda victim: losses(victim, spec.timesteps))
+    return on_shadows(shadows, ("clid", spec.timesteps), lambda probe: losses(probe, spec.timesteps))
 
 
 def _terms(values: np.ndarray) -> np.ndarray:

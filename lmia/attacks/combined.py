@@ -100,7 +100,7 @@ class Combined(Attack):
         """What the components learn on one half, and the regression of the other half's scores."""
         import torch
 
-        from lmia.target.victim import Victim
+        from lmia.models.probe import Probe
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
         parts = [component.unwrap() for component in spec.attacks]
@@ -122,10 +122,10 @@ class Combined(Attack):
         base = inputs.get("base")
         x: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for shadow in for_weights:
-            victim = shadow.victim()
-            reference = None if base is None else Victim(base, shadow.noise_seed)
+            probe = shadow.probe()
+            reference = None if base is None else Probe(base, shadow.noise_seed)
             for label, pictures in ((1, shadow.members), (0, shadow.nonmembers)):
-                scores = score_pass(entries, pictures, victim, base=reference, device=device)
+                scores = score_pass(entries, pictures, probe, base=reference, device=device)
                 x[label].append(np.stack([scores[name] for name, _, _ in entries], axis=1))
         fitted = regress(spec.c, np.concatenate(x[1]), np.concatenate(x[0]))
         tensors = {name: torch.from_numpy(np.atleast_1d(value)) for name, value in fitted.items()}
@@ -147,12 +147,12 @@ class Combined(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: CombinedSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: CombinedSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The regression's decision value."""
         parts, fitted = prepared
         columns = [
-            attack.score_batch(inner, query, prepared=inside, victim=victim, base=base, device=device)
+            attack.score_batch(inner, query, prepared=inside, probe=probe, base=base, device=device)
             for attack, inner, inside in parts
         ]
         return decide(fitted, np.stack(columns, axis=1))

@@ -55,7 +55,7 @@ def embed(spec: Encoder, pictures: "Pictures", *, base: Any, device: str, batch:
     Args:
         spec: which encoder.
         pictures: the pictures.
-        base: the public base model as a TargetModel or a Victim on it; only the VAE encoder uses it.
+        base: the public base model as a TargetModel or a Probe on it; only the VAE encoder uses it.
         device: where an outside network computes.
         batch: pictures per call.
 

@@ -102,7 +102,7 @@ class GeneratedSetClassifier(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: GeneratedSetClassifierSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: GeneratedSetClassifierSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The logit margin, positive minus negative class."""
         import torch

@@ -68,7 +68,7 @@ class GeneratedSetMean(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: GeneratedSetMeanSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: GeneratedSetMeanSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The cosine."""
         encoder, mean = prepared

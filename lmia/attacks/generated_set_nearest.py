@@ -73,7 +73,7 @@ class GeneratedSetNearest(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: GeneratedSetNearestSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: GeneratedSetNearestSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """Minus the mean distance of unit vectors: ||u - v||^2 = 2 - 2 u.v."""
         encoder, generated = prepared

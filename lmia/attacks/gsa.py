@@ -67,7 +67,7 @@ class _Gsa(Attack):
         import torch
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
-        data = on_shadows(shadows, ("gradients", spec.timesteps), lambda victim: _both_norms(spec, victim))
+        data = on_shadows(shadows, ("gradients", spec.timesteps), lambda probe: _both_norms(spec, probe))
         x = data.values[:, int(cls.per_timestep)]
         trees = fit_trees(x, data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed)
         return {name: torch.from_numpy(value) for name, value in trees.items()}
@@ -80,10 +80,10 @@ class _Gsa(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: GsaSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: GsaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The trees' logit."""
-        return decide_trees(prepared, victim.gradient_norms(spec.timesteps, per_timestep=cls.per_timestep))
+        return decide_trees(prepared, probe.gradient_norms(spec.timesteps, per_timestep=cls.per_timestep))
 
 
 @ATTACKS.register("gsa1")
@@ -102,6 +102,6 @@ class Gsa2(_Gsa):
     per_timestep = True
 
 
-def _both_norms(spec: GsaSpec, victim: Any) -> np.ndarray:
+def _both_norms(spec: GsaSpec, probe: Any) -> np.ndarray:
     """Norms of the mean gradient and mean norms, from the same passes: float64 [N, 2, P]."""
-    return np.stack([victim.gradient_norms(spec.timesteps, per_timestep=each) for each in (False, True)], axis=1)
+    return np.stack([probe.gradient_norms(spec.timesteps, per_timestep=each) for each in (False, True)], axis=1)

@@ -19,7 +19,7 @@ from lmia.specs import Spec
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
 
 class LossSpec(Spec):
@@ -46,23 +46,23 @@ class Loss(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: LossSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: LossSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """-L_t."""
-        return -mean_loss(victim, spec.t, spec.noises)
+        return -mean_loss(probe, spec.t, spec.noises)
 
 
-def mean_loss(victim: "Victim", t: int, noises: int) -> np.ndarray:
+def mean_loss(probe: "Probe", t: int, noises: int) -> np.ndarray:
     """L_t over the first `noises` noises of the pictures at hand: float64 [N]."""
-    return np.mean([victim.loss(t, i) for i in range(noises)], axis=0)
+    return np.mean([probe.loss(t, i) for i in range(noises)], axis=0)
 
 
-def t_profile(victim: "Victim", query: "Pictures", timesteps: Sequence[int], noises: int = 5) -> np.ndarray:
+def t_profile(probe: "Probe", query: "Pictures", timesteps: Sequence[int], noises: int = 5) -> np.ndarray:
     """The loss over the schedule, -L_t for each t with the same noises: float64 [T, N], higher = member."""
     profile = np.empty((len(timesteps), len(query)))
-    for start in range(0, len(query), victim.batch):
-        rows = slice(start, min(start + victim.batch, len(query)))
-        victim.show(query.take(list(range(rows.start, rows.stop))))
+    for start in range(0, len(query), probe.batch):
+        rows = slice(start, min(start + probe.batch, len(query)))
+        probe.show(query.take(list(range(rows.start, rows.stop))))
         for k, t in enumerate(timesteps):
-            profile[k, rows] = -mean_loss(victim, t, noises)
+            profile[k, rows] = -mean_loss(probe, t, noises)
     return profile

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lmia.attacks import Learned, Progress
+from lmia.finetune.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
 from lmia.seeds import seed_of
-from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
 
 SAVE_EVERY_S = 60.0
 

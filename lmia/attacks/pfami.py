@@ -53,13 +53,13 @@ class Pfami(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: PfamiSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: PfamiSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The mean over crops and timesteps of (L_t(crop x) - L_t(x)) / L_t(x)."""
-        own = {t: mean_loss(victim, t, spec.noises) for t in spec.timesteps}
+        own = {t: mean_loss(probe, t, spec.noises) for t in spec.timesteps}
         growth = []
         for share in shares(spec):
-            cropped = crop_losses(victim, share, spec.timesteps, spec.noises)
+            cropped = crop_losses(probe, share, spec.timesteps, spec.noises)
             growth += [(loss - own[t]) / own[t] for t, loss in zip(spec.timesteps, cropped, strict=True)]
         return np.mean(growth, axis=0)
 
@@ -77,11 +77,11 @@ def centre_crops(images: np.ndarray, share: float) -> np.ndarray:
     return resized(images[:, start : start + side, start : start + side], size, "bicubic")
 
 
-def crop_losses(victim: Any, share: float, timesteps: tuple[int, ...], noises: int) -> np.ndarray:
-    """L_t of the central crops of the pictures at hand, remembered by the Victim: float64 [T, N]."""
+def crop_losses(probe: Any, share: float, timesteps: tuple[int, ...], noises: int) -> np.ndarray:
+    """L_t of the central crops of the pictures at hand, remembered by the Probe: float64 [T, N]."""
 
     def compute() -> np.ndarray:
-        z0 = victim.encode(centre_crops(victim.images(), share))
-        return np.stack([np.mean([victim.loss(t, i, z0=z0) for i in range(noises)], axis=0) for t in timesteps])
+        z0 = probe.encode(centre_crops(probe.images(), share))
+        return np.stack([np.mean([probe.loss(t, i, z0=z0) for i in range(noises)], axis=0) for t in timesteps])
 
-    return victim.once(("crop losses", share, timesteps, noises), compute)
+    return probe.once(("crop losses", share, timesteps, noises), compute)

@@ -47,10 +47,10 @@ class Pia(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """-||e0 - eps_th(a z0 + b e0, t, c)||_p."""
-        return _score(victim, victim.eps_clean(0), spec, cls.name)
+        return _score(probe, probe.eps_clean(0), spec, cls.name)
 
 
 @ATTACKS.register("pian")
@@ -70,14 +70,14 @@ class Pian(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """As PIA, with the normalised e0 in both places."""
-        e0 = victim.eps_clean(0)
+        e0 = probe.eps_clean(0)
         modulus = e0.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-        return _score(victim, e0 * ((2 / np.pi) ** 0.5 / modulus), spec, cls.name)
+        return _score(probe, e0 * ((2 / np.pi) ** 0.5 / modulus), spec, cls.name)
 
 
-def _score(victim: Any, e0: Any, spec: PiaSpec, name: str) -> np.ndarray:
-    again = victim.once((name, spec.t), lambda: victim.eps(victim.diffuse(spec.t, e0), spec.t, victim.text()))
+def _score(probe: Any, e0: Any, spec: PiaSpec, name: str) -> np.ndarray:
+    again = probe.once((name, spec.t), lambda: probe.eps(probe.diffuse(spec.t, e0), spec.t, probe.text()))
     return -norm_p(e0 - again, spec.p)

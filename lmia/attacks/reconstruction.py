@@ -70,10 +70,10 @@ class Reconstruction(_Reconstruction):
 
     @classmethod
     def score_batch(
-        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The mean of the s_i."""
-        return similarities(victim, spec, prepared).mean(axis=1)
+        return similarities(probe, spec, prepared).mean(axis=1)
 
 
 @ATTACKS.register("reconstruction_gaussian")
@@ -114,11 +114,11 @@ class ReconstructionGaussian(_Reconstruction):
 
     @classmethod
     def score_batch(
-        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The log likelihood ratio."""
         encoder, mean, sd = prepared
-        s = similarities(victim, spec, encoder).mean(axis=1)
+        s = similarities(probe, spec, encoder).mean(axis=1)
         log = [-0.5 * ((s - mean[k]) / sd[k]) ** 2 - np.log(sd[k]) for k in (0, 1)]
         return log[1] - log[0]
 
@@ -190,32 +190,32 @@ class ReconstructionMlp(_Reconstruction):
 
     @classmethod
     def score_batch(
-        cls, spec: ReconstructionMlpSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: ReconstructionMlpSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The logit margin."""
         import torch
 
         encoder, network, mean, scale = prepared
-        s = np.sort(similarities(victim, spec, encoder), axis=1)
+        s = np.sort(similarities(probe, spec, encoder), axis=1)
         with torch.inference_mode():
             logits = network(torch.from_numpy((s - mean) / scale).float().to(device)).double()
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
 
 
-def similarities(victim: Any, spec: ReconstructionSpec, encoder: Any) -> np.ndarray:
+def similarities(probe: Any, spec: ReconstructionSpec, encoder: Any) -> np.ndarray:
     """s_i of the pictures at hand: float64 [N, m]."""
-    from lmia.target.sample import SampleSpec
+    from lmia.models.sample import SampleSpec
 
     sample = SampleSpec(
         guidance=spec.guidance,
         steps=spec.steps,
         sampler="ddim",
         seed=spec.seed,
-        dtype=victim.model.dtype,
-        batch=victim.batch,
+        dtype=probe.model.dtype,
+        batch=probe.batch,
     )
-    own = unit(encoder(victim.images()))
-    drawn = [unit(encoder(victim.generate(None, sample, draw))) for draw in range(spec.m)]
+    own = unit(encoder(probe.images()))
+    drawn = [unit(encoder(probe.generate(None, sample, draw))) for draw in range(spec.m)]
     return np.stack([(own * other).sum(axis=1) for other in drawn], axis=1)
 
 
@@ -223,7 +223,7 @@ def _on_shadows(spec: ReconstructionSpec, shadows: Sequence[Shadow], base: Any, 
     """`similarities` of all pictures of shadow targets."""
     encoder = load_encoder(spec.encoder, base=base, device=device)
     what = ("similarities", spec.m, spec.steps, spec.guidance, spec.seed, spec.encoder)
-    return on_shadows(shadows, what, lambda victim: similarities(victim, spec, encoder))
+    return on_shadows(shadows, what, lambda probe: similarities(probe, spec, encoder))
 
 
 def _network(spec: ReconstructionMlpSpec) -> Any:

@@ -53,11 +53,11 @@ class Rediffuse(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: RediffuseSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: RediffuseSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """SSIM(x, mean_i y_i)."""
-        mean = sum(victim.vary(spec.t, spec.k, i).double() for i in range(spec.n)) / spec.n
-        return _similarity(victim, mean)
+        mean = sum(probe.vary(spec.t, spec.k, i).double() for i in range(spec.n)) / spec.n
+        return _similarity(probe, mean)
 
 
 class RediffuseVaeSpec(Spec):
@@ -77,15 +77,15 @@ class RediffuseVae(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: RediffuseVaeSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: RediffuseVaeSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """SSIM(x, D(E(x)))."""
-        return _similarity(victim, victim.decode(victim.z0()).double())
+        return _similarity(probe, probe.decode(probe.z0()).double())
 
 
-def _similarity(victim: Any, pixels: Any) -> np.ndarray:
+def _similarity(probe: Any, pixels: Any) -> np.ndarray:
     """SSIM on luminance of the pictures at hand with others [N, 3, S, S] in [-1, 1]."""
-    x = np.moveaxis(victim.images().astype(np.float64) / 255, 3, 1)
+    x = np.moveaxis(probe.images().astype(np.float64) / 255, 3, 1)
     return ssim(luminance(x), luminance((pixels.cpu().numpy() + 1) / 2))
 
 

@@ -1,6 +1,6 @@
 """One pass over a query set for any number of attacks: batches are full and what two attacks share is computed once.
 
-The pass goes through the pictures in chunks. A Victim remembers, for the chunk that it looks at, the latents,
+The pass goes through the pictures in chunks. A Probe remembers, for the chunk that it looks at, the latents,
 text states, noises, eps_th(z0, 0, c), the DDIM inversion and every other evaluation that has a name; so attacks
 that ask for the same evaluation get the same tensor, and scores do not depend on what else is in the pass.
 """
@@ -15,7 +15,7 @@ from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
 
 def attack_of(label: str) -> str:
@@ -39,9 +39,9 @@ def nfe_shared(attacks: Iterable[tuple[str, Any]]) -> int:
 def score_pass(
     attacks: Sequence[tuple[str, Any, Learned | None]],
     query: "Pictures",
-    victim: "Victim | None",
+    probe: "Probe | None",
     *,
-    base: "Victim | None" = None,
+    base: "Probe | None" = None,
     device: str = "cpu",
     chunk: int = 64,
 ) -> dict[str, np.ndarray]:
@@ -51,11 +51,11 @@ def score_pass(
         attacks: (label, spec, learned) each. A label is the attack's name, or `NAME:TAG` where one attack stands
             in the pass with several specs.
         query: the pictures to score.
-        victim: the target; may be None if no attack needs it. Its counter `evaluations` grows by what was really
+        probe: the target; may be None if no attack needs it. Its counter `evaluations` grows by what was really
             spent, `nfe_shared`; what the attacks would spend one by one is `nfe_asked`.
         base: the public base model, for attacks that need it.
         device: where offline attacks compute.
-        chunk: pictures per step, rounded up to whole batches of the Victim. A matter of memory and speed, not of
+        chunk: pictures per step, rounded up to whole batches of the Probe. A matter of memory and speed, not of
             results (up to rounding).
 
     Returns:
@@ -71,22 +71,22 @@ def score_pass(
     for label, spec, learned in attacks:
         attack = ATTACKS.get(attack_of(label))
         requires = attack.requires(spec)
-        for what, given in (("model", victim), ("base", base), ("learned state", learned)):
+        for what, given in (("model", probe), ("base", base), ("learned state", learned)):
             if given is None and (what in requires or (what == "learned state" and attack.fits(spec))):
                 raise RequestError(f"attack {label!r} needs a {what}, and none was given")
         attack.check(spec, query.captions_by_id)
         jobs.append((label, attack, spec, attack.prepare(spec, learned, base=base, device=device)))
-    if victim is not None:
-        chunk = -(-chunk // victim.batch) * victim.batch
+    if probe is not None:
+        chunk = -(-chunk // probe.batch) * probe.batch
     scores = {label: np.full(len(query), np.nan) for label in labels}
     for start in range(0, len(query), chunk):
         rows = range(start, min(start + chunk, len(query)))
         batch = query.take(list(rows))
-        for model in (victim, base):
+        for model in (probe, base):
             if model is not None:
                 model.show(batch)
         for label, attack, spec, prepared in jobs:
-            value = attack.score_batch(spec, batch, prepared=prepared, victim=victim, base=base, device=device)
+            value = attack.score_batch(spec, batch, prepared=prepared, probe=probe, base=base, device=device)
             assert value.dtype == np.float64 and value.shape == (len(batch),), (label, value.dtype, value.shape)
             scores[label][start : start + len(batch)] = value
     return scores
@@ -107,23 +107,23 @@ class Labelled(NamedTuple):
 
 
 def on_shadows(
-    shadows: Sequence[Shadow], name: Hashable, measure: Callable[["Victim"], np.ndarray], *, chunk: int = 64
+    shadows: Sequence[Shadow], name: Hashable, measure: Callable[["Probe"], np.ndarray], *, chunk: int = 64
 ) -> Labelled:
     """Applies `measure` to all pictures of all shadow targets, in steps of `chunk` pictures.
 
     Args:
         shadows: the shadow targets.
         name: what is measured, all that decides its values included; measured once a Shadow.
-        measure: from a Victim that looks at some pictures to one row each.
+        measure: from a Probe that looks at some pictures to one row each.
         chunk: pictures per step, a matter of memory.
     """
     values, labels, keys = [], [], []
     for number, shadow in enumerate(shadows):
         if name not in shadow.measured:
-            victim = shadow.victim()
+            probe = shadow.probe()
             shadow.measured[name] = np.concatenate(
                 [
-                    measure(victim.show(pictures.take(range(start, min(start + chunk, len(pictures))))))
+                    measure(probe.show(pictures.take(range(start, min(start + chunk, len(pictures))))))
                     for pictures in (shadow.members, shadow.nonmembers)
                     for start in range(0, len(pictures), chunk)
                 ]

@@ -59,10 +59,10 @@ class Secmi(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: SecmiSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: SecmiSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """-sum((psi(phi(z~_t)) - z~_t)^2)."""
-        return -(step_error(victim, spec.t, spec.k) ** 2).sum(axis=(1, 2, 3))
+        return -(step_error(probe, spec.t, spec.k) ** 2).sum(axis=(1, 2, 3))
 
 
 class SecmiNnsSpec(SecmiSpec):
@@ -105,7 +105,7 @@ class SecmiNns(Attack):
 
         (shadows,) = need(inputs, ("shadow",), cls.name)
         maps = on_shadows(
-            shadows, ("step error", spec.t, spec.k), lambda victim: np.abs(step_error(victim, spec.t, spec.k))
+            shadows, ("step error", spec.t, spec.k), lambda probe: np.abs(step_error(probe, spec.t, spec.k))
         )
         scale = float(maps.values.mean())
         x = torch.from_numpy(maps.values / scale).float().to(device)
@@ -137,13 +137,13 @@ class SecmiNns(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: SecmiNnsSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: SecmiNnsSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """The logit margin, member minus non-member."""
         import torch
 
         network, scale = prepared
-        x = torch.from_numpy(np.abs(step_error(victim, spec.t, spec.k)) / scale).float().to(device)
+        x = torch.from_numpy(np.abs(step_error(probe, spec.t, spec.k)) / scale).float().to(device)
         with torch.inference_mode():
             logits = network(x).double()
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
@@ -156,11 +156,11 @@ def inversion(spec: SecmiSpec) -> dict[Hashable, int]:
     }
 
 
-def step_error(victim: Any, t: int, k: int) -> np.ndarray:
+def step_error(probe: Any, t: int, k: int) -> np.ndarray:
     """psi(phi(z~_t)) - z~_t: float64 [N, C, H, W]. The steps are taken in double precision: the error is small."""
-    z = victim.inverted(t, k)[-1].double()
-    up = victim.ddim(z, victim.inverted_eps(t, k).double(), t, t + k)
-    down = victim.ddim(up, victim.inverted_eps(t + k, k).double(), t + k, t)
+    z = probe.inverted(t, k)[-1].double()
+    up = probe.ddim(z, probe.inverted_eps(t, k).double(), t, t + k)
+    down = probe.ddim(up, probe.inverted_eps(t + k, k).double(), t + k, t)
     return (down - z).cpu().numpy()
 
 

@@ -45,7 +45,7 @@ class Sima(Attack):
 
     @classmethod
     def score_batch(
-        cls, spec: SimaSpec, query: "Pictures", *, prepared: Any, victim: Any, base: Any, device: str
+        cls, spec: SimaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
     ) -> np.ndarray:
         """-||eps_th(z0, t, c)||_p."""
-        return -norm_p(victim.eps_clean(spec.t), spec.p)
+        return -norm_p(probe.eps_clean(spec.t), spec.p)

@@ -34,10 +34,10 @@ def main() -> None:
     """Measures and prints one JSON object."""
     import torch
 
-    from lmia.target.architecture import ArchitectureSpec
-    from lmia.target.model import load_model
-    from lmia.target.testing import random_model
-    from lmia.target.victim import Victim
+    from lmia.embedded.architecture import ArchitectureSpec
+    from lmia.embedded.testing import random_model
+    from lmia.models.model import load_model
+    from lmia.models.probe import Probe
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
@@ -61,7 +61,7 @@ def main() -> None:
             entries.append((name, spec, fitted))
 
     def timed(chosen: list) -> tuple[dict, float, float, int]:
-        target, base = Victim(model, 0, options.batch), Victim(other, 0, options.batch)
+        target, base = Probe(model, 0, options.batch), Probe(other, 0, options.batch)
         wall, busy = time.perf_counter(), time.process_time()
         scores = score_pass(chosen, query, target, base=base, device=options.device)
         spent = target.evaluations + base.evaluations

@@ -3,7 +3,7 @@
     python tests/speed/ray_overhead.py [--model tiny] [--jobs 24] [--pictures 32] [--steps 12] [--workers 2]
 
 The bare loop is as many processes with one thread each (and the workers' setting of malloc), calling
-lmia.target.sample.generate and nothing else. Ray's
+lmia.models.sample.generate and nothing else. Ray's
 side does the real thing: the same calls, then PNG, Parquet, part, receipt and log in a store. Both are watched from
 the parent: start-up ends when as many jobs are done as there are workers (each has loaded its model by then), what
 comes after it is the steady state. The loop is run before and after Ray and averaged, against drift.
@@ -73,8 +73,8 @@ def _draw(layers: list[str], spec: dict, prompt: str, args: argparse.Namespace, 
     import torch
 
     from bench.engine.worker import keep_memory
-    from lmia.target.model import load_model
-    from lmia.target.sample import SampleSpec, generate
+    from lmia.models.model import load_model
+    from lmia.models.sample import SampleSpec, generate
 
     keep_memory()
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def ray_data(store, model, spec: dict, args: argparse.Namespace) -> Iterator[dic
     from bench.plan.graph import ref_of
     from bench.stages import pictures
     from bench.workbench import Runtime
-    from lmia.target.sample import SampleSpec
+    from lmia.models.sample import SampleSpec
 
     drawn = pictures.GeneratedSpec(
         sample=SampleSpec(**spec), prompt="class", source="north", count=args.jobs * args.pictures
@@ -160,7 +160,7 @@ def main() -> None:
     from bench.store import Store
     from bench.workbench import Runtime
     from lmia.data.captions import prompts
-    from lmia.target.base import resolve_base
+    from lmia.models.base import resolve_base
 
     with tempfile.TemporaryDirectory(prefix="lmia-speed-") as folder:
         os.environ["LMIA_CACHE"] = f"{folder}/cache"

@@ -41,7 +41,7 @@ def drawn(tag, count, size=32):
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory):
-    from lmia.target.testing import random_model
+    from lmia.embedded.testing import random_model
 
     folder = tmp_path_factory.mktemp("models")
     return [random_model(folder / str(seed), seed) for seed in (0, 1)]
@@ -49,14 +49,14 @@ def model_folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def target(model_folders):
-    from lmia.target.model import load_model
+    from lmia.models.model import load_model
 
     return load_model([model_folders[0]])
 
 
 @pytest.fixture(scope="session")
 def base(model_folders):
-    from lmia.target.model import load_model
+    from lmia.models.model import load_model
 
     return load_model([model_folders[1]])
 
@@ -92,14 +92,14 @@ def learned(inputs):
 
 @pytest.fixture(scope="session")
 def scores(learned, base, query):
-    """The scores of an attack on a given model, with a fresh Victim."""
-    from lmia.target.victim import Victim
+    """The scores of an attack on a given model, with a fresh Probe."""
+    from lmia.models.probe import Probe
 
     def of(name, model, pictures=query, batch=16, chunk=None):
         from lmia.attacks.scoring import score_pass
 
         more = {} if chunk is None else {"chunk": chunk}
         entry = (name, small(name), learned(name))
-        return score_pass([entry], pictures, Victim(model, 5, batch), base=Victim(base, 5, batch), **more)[name]
+        return score_pass([entry], pictures, Probe(model, 5, batch), base=Probe(base, 5, batch), **more)[name]
 
     return of

@@ -12,10 +12,10 @@ from lmia.attacks.secmi import step_error
 
 @pytest.fixture
 def toy(target, query):
-    """A Victim on a target whose U-Net is a given function of (z, t, text), and its parameter."""
+    """A Probe on a target whose U-Net is a given function of (z, t, text), and its parameter."""
     import torch
 
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     class Toy(torch.nn.Module):
         def __init__(self, function, value):
@@ -28,7 +28,7 @@ def toy(target, query):
             return (self.function(self.value, z, t, text),)
 
     def make(function, value=1.0):
-        return Victim(dataclasses.replace(target, unet=Toy(function, value)), 3).show(query)
+        return Probe(dataclasses.replace(target, unet=Toy(function, value)), 3).show(query)
 
     return make
 
@@ -41,13 +41,13 @@ def constant(kappa, z, t, text):
     return kappa.expand_as(z)
 
 
-def score(name, victim, **settings):
+def score(name, probe, **settings):
     attack = ATTACKS.get(name)
-    return attack.score(attack.Spec(**settings), victim.query, victim=victim)
+    return attack.score(attack.Spec(**settings), probe.query, probe=probe)
 
 
-def coefficients(victim, t):
-    abar = float(victim.model.scheduler.alphas_cumprod[t])
+def coefficients(probe, t):
+    abar = float(probe.model.scheduler.alphas_cumprod[t])
     return abar**0.5, (1 - abar) ** 0.5
 
 
@@ -55,63 +55,63 @@ KAPPA = 0.3
 
 
 def test_pia_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
-    a, b = coefficients(victim, 200)
-    z0 = victim.z0().double().numpy()
+    probe = toy(linear, KAPPA)
+    a, b = coefficients(probe, 200)
+    z0 = probe.z0().double().numpy()
     by_hand = -abs(KAPPA * (1 - a - b * KAPPA)) * (np.abs(z0) ** 4).sum(axis=(1, 2, 3)) ** 0.25
-    assert np.allclose(score("pia", victim), by_hand, rtol=1e-5)
+    assert np.allclose(score("pia", probe), by_hand, rtol=1e-5)
 
 
 def test_pian_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
-    a, b = coefficients(victim, 200)
-    z0 = victim.z0().double().numpy()
+    probe = toy(linear, KAPPA)
+    a, b = coefficients(probe, 200)
+    z0 = probe.z0().double().numpy()
     e0 = z0 * np.sqrt(2 / np.pi) / np.abs(z0).mean(axis=(1, 2, 3), keepdims=True)
     by_hand = -((np.abs(e0 - KAPPA * (a * z0 + b * e0)) ** 4).sum(axis=(1, 2, 3)) ** 0.25)
-    assert np.allclose(score("pian", victim), by_hand, rtol=1e-5)
+    assert np.allclose(score("pian", probe), by_hand, rtol=1e-5)
 
 
 def test_pia_and_secmi_of_a_constant_denoiser_are_zero(toy):
-    victim = toy(constant)
-    assert np.array_equal(score("pia", victim), np.zeros(4))
+    probe = toy(constant)
+    assert np.array_equal(score("pia", probe), np.zeros(4))
     # one step up and one down with the same prediction undo each other
-    assert np.abs(score("secmi", victim)).max() < 1e-24
+    assert np.abs(score("secmi", probe)).max() < 1e-24
 
 
 def test_secmi_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
+    probe = toy(linear, KAPPA)
 
     def factor(s, t):
-        (a, b), (a2, b2) = coefficients(victim, s), coefficients(victim, t)
+        (a, b), (a2, b2) = coefficients(probe, s), coefficients(probe, t)
         return a2 / a * (1 - b * KAPPA) + b2 * KAPPA
 
-    z = victim.z0().double().numpy()
+    z = probe.z0().double().numpy()
     for s in range(0, 100, 10):
         z = factor(s, s + 10) * z
     error = (factor(110, 100) * factor(100, 110) - 1) * z
-    assert np.allclose(step_error(victim, 100, 10), error, rtol=1e-4)
-    assert np.allclose(score("secmi", victim), -(error**2).sum(axis=(1, 2, 3)), rtol=1e-4)
+    assert np.allclose(step_error(probe, 100, 10), error, rtol=1e-4)
+    assert np.allclose(score("secmi", probe), -(error**2).sum(axis=(1, 2, 3)), rtol=1e-4)
 
 
 def test_inversion_begins_at_index_0(toy):
     """The clean latent has abar_0, which is not 1."""
-    victim = toy(constant, 0.0)
-    first = victim.inverted(10, 10)[1] / victim.z0()
-    assert np.allclose(first, coefficients(victim, 10)[0] / coefficients(victim, 0)[0], rtol=1e-5)
+    probe = toy(constant, 0.0)
+    first = probe.inverted(10, 10)[1] / probe.z0()
+    assert np.allclose(first, coefficients(probe, 10)[0] / coefficients(probe, 0)[0], rtol=1e-5)
 
 
 def test_sima_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
-    z0 = victim.z0().double().numpy()
-    assert np.allclose(score("sima", victim, p=2), -KAPPA * np.sqrt((z0**2).sum(axis=(1, 2, 3))), rtol=1e-5)
+    probe = toy(linear, KAPPA)
+    z0 = probe.z0().double().numpy()
+    assert np.allclose(score("sima", probe, p=2), -KAPPA * np.sqrt((z0**2).sum(axis=(1, 2, 3))), rtol=1e-5)
 
 
 def test_loss_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
-    a, b = coefficients(victim, 100)
-    z0, noises = victim.z0().double().numpy(), [victim.noise(i).double().numpy() for i in range(5)]
+    probe = toy(linear, KAPPA)
+    a, b = coefficients(probe, 100)
+    z0, noises = probe.z0().double().numpy(), [probe.noise(i).double().numpy() for i in range(5)]
     by_hand = np.mean([((KAPPA * (a * z0 + b * e) - e) ** 2).mean(axis=(1, 2, 3)) for e in noises], axis=0)
-    assert np.allclose(score("loss", victim), -by_hand, rtol=1e-5)
+    assert np.allclose(score("loss", probe), -by_hand, rtol=1e-5)
 
 
 def test_pfami_of_a_constant_denoiser_is_zero(toy):
@@ -131,41 +131,41 @@ def test_clid_sees_the_caption(toy):
 
 
 def test_gsa_of_a_linear_denoiser(toy):
-    victim = toy(linear, KAPPA)
-    z0, noise = victim.z0().double().numpy(), victim.noise(0).double().numpy()
+    probe = toy(linear, KAPPA)
+    z0, noise = probe.z0().double().numpy(), probe.noise(0).double().numpy()
     slopes = []
     for t in (100, 700):
-        a, b = coefficients(victim, t)
+        a, b = coefficients(probe, t)
         z = a * z0 + b * noise
         slopes.append((2 * (KAPPA * z - noise) * z).mean(axis=(1, 2, 3)))
-    assert np.allclose(victim.gradient_norms((100, 700))[:, 0], np.abs(np.mean(slopes, axis=0)), rtol=1e-4)
-    both = victim.gradient_norms((100, 700), per_timestep=True)[:, 0]
+    assert np.allclose(probe.gradient_norms((100, 700))[:, 0], np.abs(np.mean(slopes, axis=0)), rtol=1e-4)
+    both = probe.gradient_norms((100, 700), per_timestep=True)[:, 0]
     assert np.allclose(both, np.mean(np.abs(slopes), axis=0), rtol=1e-4)
 
 
 def test_calibration_against_the_same_model_is_zero(target, query):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attack = ATTACKS.get("calibrated")
-    scores = attack.score(attack.Spec(), query, victim=Victim(target, 1), base=Victim(target, 1))
+    scores = attack.score(attack.Spec(), query, probe=Probe(target, 1), base=Probe(target, 1))
     assert np.array_equal(scores, np.zeros(4))
 
 
 def test_nearest_and_mean_of_the_picture_itself(query, base):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     inputs = {"positives": query, "base": base}
     nearest, mean = ATTACKS.get("generated_set_nearest"), ATTACKS.get("generated_set_mean")
     learned = nearest.fit(nearest.Spec(), inputs)
-    assert np.allclose(nearest.score(nearest.Spec(), query, learned=learned, base=Victim(base)), 0, atol=1e-6)
+    assert np.allclose(nearest.score(nearest.Spec(), query, learned=learned, base=Probe(base)), 0, atol=1e-6)
     alone = {"positives": query.take([2]), "base": base}
-    cosines = mean.score(mean.Spec(), query, learned=mean.fit(mean.Spec(), alone), base=Victim(base))
+    cosines = mean.score(mean.Spec(), query, learned=mean.fit(mean.Spec(), alone), base=Probe(base))
     assert cosines.argmax() == 2 and np.isclose(cosines[2], 1)
 
 
 def test_nearest_is_the_distance_of_unit_vectors(query, base):
     from lmia.attacks.encoders import VaeEncoder, embed
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
     from tests.lmia.attacks.conftest import drawn
 
     attack, generated = ATTACKS.get("generated_set_nearest"), drawn("others", 5)
@@ -174,7 +174,7 @@ def test_nearest_is_the_distance_of_unit_vectors(query, base):
     u, v = (embed(VaeEncoder(), p, base=base, device="cpu") for p in (query, generated))
     u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
     distances = np.sort(np.linalg.norm(u[:, None] - v[None], axis=2), axis=1)
-    assert np.allclose(attack.score(spec, query, learned=learned, base=Victim(base)), -distances[:, :2].mean(axis=1))
+    assert np.allclose(attack.score(spec, query, learned=learned, base=Probe(base)), -distances[:, :2].mean(axis=1))
 
 
 def test_ssim():

@@ -15,57 +15,57 @@ def entries(learned):
 
 
 def test_together_as_alone_with_half_the_evaluations(scores, learned, target, base, query):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attacks = entries(learned)
-    victim, reference = Victim(target, 5), Victim(base, 5)
-    together = score_pass(attacks, query, victim, base=reference)
+    probe, reference = Probe(target, 5), Probe(base, 5)
+    together = score_pass(attacks, query, probe, base=reference)
     for name, _, _ in attacks:
         assert np.array_equal(together[name], scores(name, target)), name
-    spent, specs = victim.evaluations + reference.evaluations, [entry[:2] for entry in attacks]
+    spent, specs = probe.evaluations + reference.evaluations, [entry[:2] for entry in attacks]
     assert spent == nfe_shared(specs) * len(query), "what the plan promises is what is spent"
     assert 2 * spent <= nfe_asked(specs) * len(query)
 
 
 def test_one_attack_with_several_specs(scores, target, query):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     spec = ATTACKS.get("secmi").Spec
-    victim = Victim(target, 5)
-    both = score_pass([("secmi:100", spec(), None), ("secmi:140", spec(t=140), None)], query, victim)
+    probe = Probe(target, 5)
+    both = score_pass([("secmi:100", spec(), None), ("secmi:140", spec(t=140), None)], query, probe)
     assert np.array_equal(both["secmi:100"], scores("secmi", target))
     assert not np.array_equal(both["secmi:100"], both["secmi:140"])
-    assert victim.evaluations == 16 * len(query), "one trajectory serves both"
+    assert probe.evaluations == 16 * len(query), "one trajectory serves both"
 
 
 def test_chunks_do_not_matter(learned, target, base):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     pictures, attacks = drawn("many", 11), [("loss", small("loss"), None), ("pia", small("pia"), None)]
-    whole = score_pass(attacks, pictures, Victim(target, 5, 4))
-    parts = score_pass(attacks, pictures, Victim(target, 5, 4), chunk=3)
+    whole = score_pass(attacks, pictures, Probe(target, 5, 4))
+    parts = score_pass(attacks, pictures, Probe(target, 5, 4), chunk=3)
     for name in whole:
         assert np.array_equal(whole[name], parts[name]), "a chunk is rounded up to whole batches: the same bits"
 
 
 def test_t_profile(target, query):
     from lmia.attacks.loss import t_profile
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attack = ATTACKS.get("loss")
-    profile = t_profile(Victim(target, 5), query, (50, 100, 800), noises=2)
+    profile = t_profile(Probe(target, 5), query, (50, 100, 800), noises=2)
     assert profile.shape == (3, len(query))
-    assert np.array_equal(profile[1], attack.score(attack.Spec(noises=2), query, victim=Victim(target, 5)))
+    assert np.array_equal(profile[1], attack.score(attack.Spec(noises=2), query, probe=Probe(target, 5)))
 
 
 def test_noises_belong_to_the_record(target, query):
     """Another noise seed gives other scores; another target, order or subset the same noises."""
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attack = ATTACKS.get("loss")
-    one = attack.score(attack.Spec(), query, victim=Victim(target, 1, 1))
-    assert not np.array_equal(one, attack.score(attack.Spec(), query, victim=Victim(target, 2, 1)))
-    assert np.array_equal(one[2:3], attack.score(attack.Spec(), query.take([2]), victim=Victim(target, 1, 1)))
+    one = attack.score(attack.Spec(), query, probe=Probe(target, 1, 1))
+    assert not np.array_equal(one, attack.score(attack.Spec(), query, probe=Probe(target, 2, 1)))
+    assert np.array_equal(one[2:3], attack.score(attack.Spec(), query.take([2]), probe=Probe(target, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_mistakes_are_named_before_any_work(attacks, message, query):
 
 
 def test_missing_captions_are_refused(target, learned, query):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     bare = query.with_columns(caption=["a man", *query.captions[1:]])
     with pytest.raises(RequestError, match=r"query/0.* 2 words"):
-        score_pass([("clid", small("clid"), learned("clid"))], bare, Victim(target))
+        score_pass([("clid", small("clid"), learned("clid"))], bare, Probe(target))
     none = query.with_columns(caption=[None] * len(query))
     with pytest.raises(RequestError, match="needs a caption"):
-        score_pass([("reconstruction", small("reconstruction"), None)], none, Victim(target), base=Victim(target))
+        score_pass([("reconstruction", small("reconstruction"), None)], none, Probe(target), base=Probe(target))
 
 
 def test_fit_names_what_is_missing():
@@ -153,5 +153,5 @@ def test_attacks_fitted_on_one_shadow_share_what_they_measure(target):
     assert all(
         a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a) for a, b in zip(apart, together, strict=True)
     )
-    spent = [sum(victim.evaluations for victim in shadow.victims) for shadow in (one, two, both)]
+    spent = [sum(probe.evaluations for probe in shadow.probes) for shadow in (one, two, both)]
     assert spent == [16, 16, 16], "8 pictures at 2 timesteps, once for both"

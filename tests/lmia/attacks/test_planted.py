@@ -53,7 +53,7 @@ def world(target):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_members_are_found_and_only_where_they_are(name, world):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attack = ATTACKS.get(name)
     spec = attack.Spec.model_validate(SETTINGS.get(name, {}))
@@ -61,7 +61,7 @@ def test_members_are_found_and_only_where_they_are(name, world):
 
     def measure(model):
         scores = [
-            score_pass([(name, spec, learned)], world[side], Victim(model, 5), base=Victim(world["base"], 5))[name]
+            score_pass([(name, spec, learned)], world[side], Probe(model, 5), base=Probe(world["base"], 5))[name]
             for side in ("members", "unseen")
         ]
         return auc(*scores)

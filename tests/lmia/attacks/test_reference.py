@@ -146,10 +146,10 @@ def literal(target):
 def test_agrees_with_the_formula(formula, literal, target, query):
     import torch
 
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     attack, pictures = ATTACKS.get(formula.__name__), query.take([0, 1])
-    scores = attack.score(attack.Spec(), pictures, victim=Victim(target, SEED))
+    scores = attack.score(attack.Spec(), pictures, probe=Probe(target, SEED))
     with torch.no_grad():
         rows = zip(pictures.ids, pictures.images(), pictures.captions, strict=True)
         expected = [formula(literal, *row) for row in rows]
@@ -160,10 +160,10 @@ def test_clid_losses_agree_with_the_formula(literal, target, query):
     import torch
 
     from lmia.attacks.clid import losses
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     pictures = query.take([0, 1])
-    measured = losses(Victim(target, SEED).show(pictures), (485, 495, 505))
+    measured = losses(Probe(target, SEED).show(pictures), (485, 495, 505))
     for row, (record, image, caption) in enumerate(
         zip(pictures.ids, pictures.images(), pictures.captions, strict=True)
     ):
@@ -182,11 +182,11 @@ def test_clid_losses_agree_with_the_formula(literal, target, query):
 
 
 def test_gradient_norms_agree_with_the_formula(literal, target, query):
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
 
     timesteps, pictures = (100, 700), query.take([1])
-    victim = Victim(target, SEED).show(pictures)
-    measured = [victim.gradient_norms(timesteps, per_timestep=each)[0] for each in (False, True)]
+    probe = Probe(target, SEED).show(pictures)
+    measured = [probe.gradient_norms(timesteps, per_timestep=each)[0] for each in (False, True)]
     z0, c = literal.latent(pictures.images()[0]).detach(), literal.text(pictures.captions[0])
     parameters = list(literal.unet.requires_grad_(True).parameters())
     gradients = []
@@ -204,12 +204,12 @@ def test_gradient_norms_agree_with_the_formula(literal, target, query):
 
 
 def test_reconstruction_is_the_cosine_with_what_was_drawn(target, base, query):
-    from lmia.target.sample import SampleSpec, generate
-    from lmia.target.victim import Victim
+    from lmia.models.probe import Probe
+    from lmia.models.sample import SampleSpec, generate
 
     attack = ATTACKS.get("reconstruction")
     spec = attack.Spec(m=2, steps=3, seed=4)
-    scores = attack.score(spec, query, victim=Victim(target, SEED), base=Victim(base, SEED))
+    scores = attack.score(spec, query, probe=Probe(target, SEED), base=Probe(base, SEED))
     sample = SampleSpec(guidance=7.5, steps=3, sampler="ddim", seed=4)
     for row, (record, caption) in enumerate(zip(query.ids, query.captions, strict=True)):
         own, cosines = base.encode(query.images()[[row]]).flatten().double(), []

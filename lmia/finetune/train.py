@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from lmia.finetune.methods import METHODS
+from lmia.finetune.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
+from lmia.models.model import TargetModel, chunks, load_model
+from lmia.models.sample import PromptStates
 from lmia.seeds import rng
 from lmia.specs import RequestError, Spec
-from lmia.target.methods import METHODS
-from lmia.target.model import TargetModel, chunks, load_model
-from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
-from lmia.target.sample import PromptStates
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures

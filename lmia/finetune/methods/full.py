@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from lmia.target.finetune import FineTuneSpec
-from lmia.target.methods import METHODS, Method
-from lmia.target.model import TargetModel, save_part
+from lmia.finetune.methods import METHODS, Method
+from lmia.finetune.train import FineTuneSpec
+from lmia.models.model import TargetModel, save_part
 
 
 @METHODS.register("full")

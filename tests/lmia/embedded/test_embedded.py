@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lmia.data.sources import SOURCES
-from lmia.target.base import EMBEDDED, embedded
-from lmia.target.card import reconstruction, unet_gflop
-from lmia.target.model import load_model
-from lmia.target.pretrain import read_lists
-from lmia.target.sample import SampleSpec, generate
+from lmia.embedded.card import reconstruction, unet_gflop
+from lmia.embedded.pretrain import read_lists
+from lmia.models.base import EMBEDDED, embedded
+from lmia.models.model import load_model
+from lmia.models.sample import SampleSpec, generate
 
 
 @pytest.fixture(scope="module", params=EMBEDDED)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lmia.data.pictures import Pictures
-from lmia.target.model import load_model
-from lmia.target.testing import random_model
+from lmia.embedded.testing import random_model
+from lmia.models.model import load_model
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from lmia.finetune.methods import METHODS, Method
+from lmia.finetune.train import FineTuneSpec
+from lmia.models.model import TargetModel
 from lmia.seeds import rng
-from lmia.target.finetune import FineTuneSpec
-from lmia.target.methods import METHODS, Method
-from lmia.target.model import TargetModel
 
 
 class LoraSpec(FineTuneSpec):

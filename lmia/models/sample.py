@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from lmia.models.model import SCHEDULERS, TargetModel, chunks, scheduler_class, to_uint8
 from lmia.seeds import rng
 from lmia.specs import RequestError, Spec
-from lmia.target.model import SCHEDULERS, TargetModel, chunks, scheduler_class, to_uint8
 
 SAMPLERS = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "dpm": "DPMSolverMultistepScheduler"}
 

@@ -14,12 +14,12 @@ from ldm import open_clip_keys, text_keys, unet_keys, vae_keys, weights_of, writ
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from lmia.embedded.architecture import ArchitectureSpec
+from lmia.embedded.testing import RANDOM, random_model
+from lmia.models.base import embedded, files_of, resolve_base
+from lmia.models.given import Given, overlay_files, resolve_given
+from lmia.models.model import LORA_WEIGHTS, load_model, save_part
 from lmia.specs import RequestError
-from lmia.target.architecture import ArchitectureSpec
-from lmia.target.base import embedded, files_of, resolve_base
-from lmia.target.given import Given, overlay_files, resolve_given
-from lmia.target.model import LORA_WEIGHTS, load_model, save_part
-from lmia.target.testing import RANDOM, random_model
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 UNET_KEY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -88,7 +88,7 @@ def test_pipelines(folder, untouched, tmp_path):
 def test_resolving_needs_no_torch(folder, tmp_path):
     file = write(tmp_path / "model.safetensors", unet_keys(folder))
     code = (
-        "import sys; from lmia.target.given import resolve_given\n"
+        "import sys; from lmia.models.given import resolve_given\n"
         f"assert resolve_given({str(file)!r}).form == 'checkpoint'\n"
         f"assert resolve_given({str(folder)!r}).form == 'pipeline'\n"
         "assert not {'torch', 'diffusers', 'peft'} & set(sys.modules)"

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lmia.models.base import EMBEDDED, HUB_ID, WEIGHTS, Base, files_of, resolve_base
+from lmia.models.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_WEIGHTS, weight_files
 from lmia.specs import RequestError
-from lmia.target.base import EMBEDDED, HUB_ID, WEIGHTS, Base, files_of, resolve_base
-from lmia.target.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_WEIGHTS, weight_files
 
 Form = Literal["pipeline", "adapter", "checkpoint"]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lmia.target.architecture import ArchitectureSpec, build, save_model, save_tokenizer
+from lmia.embedded.architecture import ArchitectureSpec, build, save_model, save_tokenizer
 
 RANDOM = ArchitectureSpec(
     size=32,

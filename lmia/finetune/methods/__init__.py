@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lmia.models.model import TargetModel
 from lmia.registry import Registry
 from lmia.specs import Spec
-from lmia.target.model import TargetModel
 
-METHODS: Registry = Registry("fine-tuning method", "lmia.target.methods")
+METHODS: Registry = Registry("fine-tuning method", "lmia.finetune.methods")
 
 
 class Method:
-    """What a fine-tuning method has to say; `lmia.target.finetune` does the rest."""
+    """What a fine-tuning method has to say; `lmia.finetune.train` does the rest."""
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -24,5 +24,5 @@ class Method:
 
     @staticmethod
     def save(model: TargetModel, spec: Any, folder: Path) -> None:
-        """Writes the overlay that `lmia.target.model.load_model` lays over the base; safetensors only."""
+        """Writes the overlay that `lmia.models.model.load_model` lays over the base; safetensors only."""
         raise TypeError("a fine-tuning method defines save")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from lmia.models.model import load_model
+from lmia.models.sample import SampleSpec, count_evaluations, denoise, generate, initial_latents, make_scheduler
 from lmia.specs import RequestError
-from lmia.target.model import load_model
-from lmia.target.sample import SampleSpec, count_evaluations, denoise, generate, initial_latents, make_scheduler
 
 IDS = ["p/0", "p/1", "p/2"]
 PROMPTS = ["a north headshot", "a profile picture", "a man with red hair"]

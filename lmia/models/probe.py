@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from lmia.models.model import TargetModel, chunks
 from lmia.seeds import rng
 from lmia.specs import RequestError
-from lmia.target.model import TargetModel, chunks
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.target.sample import SampleSpec
+    from lmia.models.sample import SampleSpec
 
 T = TypeVar("T")
 
 
-class Victim:
+class Probe:
     """A target model as an attack sees it.
 
     Args:
@@ -55,7 +55,7 @@ class Victim:
 
     # The pictures at hand.
 
-    def show(self, query: "Pictures") -> "Victim":
+    def show(self, query: "Pictures") -> "Probe":
         """Makes `query` the pictures at hand; showing the same object again keeps what was memoised."""
         if query is not self._query:
             self._query = query
@@ -67,7 +67,7 @@ class Victim:
     def query(self) -> "Pictures":
         """The pictures at hand."""
         if self._query is None:
-            raise ValueError("no pictures were shown to the victim: call show(query) first")
+            raise ValueError("no pictures were shown to the probe: call show(query) first")
         return self._query
 
     @property
@@ -248,7 +248,7 @@ class Victim:
 
         Different `draw` numbers give different pictures for the same record. Memoised by (prompts, spec, draw).
         """
-        from lmia.target.sample import count_evaluations, generate
+        from lmia.models.sample import count_evaluations, generate
 
         asked = self.captions if prompts is None else list(prompts)
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from lmia.embedded.architecture import ArchitectureSpec, Parts, build, save_model, save_tokenizer
+from lmia.finetune.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
+from lmia.models.model import chunks
 from lmia.seeds import rng, seed_of
 from lmia.specs import RequestError, Spec, UnknownName
-from lmia.target.architecture import ArchitectureSpec, Parts, build, save_model, save_tokenizer
-from lmia.target.model import chunks
-from lmia.target.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
@@ -120,8 +120,8 @@ def taken_over(spec: PretrainSpec, tokenizer: Path) -> Parts:
     Raises:
         RequestError: no such embedded base, or its lists or architecture are not those of the recipe.
     """
-    from lmia.target.base import EMBEDDED, embedded
-    from lmia.target.model import load_model
+    from lmia.models.base import EMBEDDED, embedded
+    from lmia.models.model import load_model
 
     if spec.start not in EMBEDDED:
         raise UnknownName("embedded base in start", spec.start, EMBEDDED)
@@ -386,7 +386,7 @@ def train_unet(
     import torch
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    from lmia.target.architecture import SCHEDULER
+    from lmia.embedded.architecture import SCHEDULER
 
     config = {key: value for key, value in SCHEDULER.items() if key.startswith(("beta", "num"))}
     abar = DDPMScheduler(**config).alphas_cumprod
@@ -433,7 +433,7 @@ def export(spec: PretrainSpec, parts: Parts, listed: Listed, work: Path, out: Pa
     save_model(parts, spec.architecture, writing)
     write_lists(listed, writing / LISTS)
     (writing / "recipe.json").write_text(json.dumps(spec.resolved(), indent=2) + "\n")
-    from lmia.target.card import measure, sample_sheet, write_card
+    from lmia.embedded.card import measure, sample_sheet, write_card
 
     figures = measure(writing, listed)
     for stage in ("vae", "unet"):

@@ -4,11 +4,11 @@ import torch
 from safetensors.torch import load_file
 
 from lmia.data.pictures import Pictures
+from lmia.finetune import train as module
+from lmia.finetune.methods import METHODS
+from lmia.finetune.train import FineTuneSpec, finetune
+from lmia.models.model import load_model
 from lmia.specs import RequestError
-from lmia.target import finetune as module
-from lmia.target.finetune import FineTuneSpec, finetune
-from lmia.target.methods import METHODS
-from lmia.target.model import load_model
 
 WEIGHTS = {"full": "unet/diffusion_pytorch_model.safetensors", "lora": "lora/adapter_model.safetensors"}
 

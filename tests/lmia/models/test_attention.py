@@ -1,8 +1,8 @@
 import pytest
 
+from lmia.models import attention
+from lmia.models.attention import choose_attention, set_attention
 from lmia.specs import RequestError
-from lmia.target import attention
-from lmia.target.attention import choose_attention, set_attention
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
+from lmia.embedded import pretrain as module
+from lmia.embedded.architecture import learn_merges
+from lmia.embedded.card import auc
+from lmia.embedded.pretrain import PretrainSpec, list_pictures, pretrain, read_lists, snapshot
+from lmia.embedded.testing import RANDOM
+from lmia.models.model import load_model
 from lmia.specs import RequestError
-from lmia.target import pretrain as module
-from lmia.target.architecture import learn_merges
-from lmia.target.card import auc
-from lmia.target.model import load_model
-from lmia.target.pretrain import PretrainSpec, list_pictures, pretrain, read_lists, snapshot
-from lmia.target.testing import RANDOM
 
 
 def spec_of(**fields):
@@ -129,8 +129,8 @@ def test_auc_counts_ties_half():
 
 
 def test_a_longer_training_takes_over_the_embedded_parts(tmp_path):
-    from lmia.target.base import embedded
-    from lmia.target.pretrain import taken_over
+    from lmia.embedded.pretrain import taken_over
+    from lmia.models.base import embedded
 
     parts = taken_over(PretrainSpec(start="tiny", seed=1), tmp_path / "tokenizer")
     shipped = load_model([embedded("tiny")])

@@ -33,13 +33,13 @@ class Base:
     def folder(self, scratch: Path) -> Path:
         """A local folder in diffusers' format: where it is, or made or fetched now."""
         if self.reference == "random":
-            from lmia.target.testing import random_model
+            from lmia.embedded.testing import random_model
 
             return random_model(scratch / "random", seed=0)
         if self.reference in EMBEDDED:
             return embedded(self.reference)
         if HUB_ID.fullmatch(self.reference):
-            from lmia.target.model import resolve_layers
+            from lmia.models.model import resolve_layers
 
             return resolve_layers([self.reference])[0]
         return Path(self.reference)
@@ -58,7 +58,7 @@ def embedded(name: str) -> Path:
 
 @cache
 def _known(name: str, seed: int) -> frozenset[str]:
-    from lmia.target.pretrain import read_lists
+    from lmia.embedded.pretrain import read_lists
 
     lists = read_lists(embedded(name))
     return frozenset(row["identity"] for key in TRAINED_LISTS for row in lists.get(key, ()))

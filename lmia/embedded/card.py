@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmia.models.model import TargetModel, chunks, load_model, to_uint8
+from lmia.models.probe import Probe
 from lmia.seeds import rng
-from lmia.target.model import TargetModel, chunks, load_model, to_uint8
-from lmia.target.victim import Victim
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.target.pretrain import Listed, PretrainSpec
+    from lmia.embedded.pretrain import Listed, PretrainSpec
 
 LOSS_TIMES = (50, 100, 200, 400)
 SAMPLE = 600
@@ -65,10 +65,10 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
 
 def attack_scores(model: TargetModel, pictures: "Pictures") -> dict[str, np.ndarray]:
     """Loss at several steps (one noise) and PIA at t = 200, p = 4, higher = member: float64 [N] each."""
-    victim = Victim(model, noise_seed=0, batch=50).show(pictures)
-    scores = {f"loss t={t}": -victim.loss(t, 0) for t in LOSS_TIMES}
-    first = victim.eps_clean(0)
-    second = victim.eps(victim.diffuse(200, first), 200, victim.text())
+    probe = Probe(model, noise_seed=0, batch=50).show(pictures)
+    scores = {f"loss t={t}": -probe.loss(t, 0) for t in LOSS_TIMES}
+    first = probe.eps_clean(0)
+    second = probe.eps(probe.diffuse(200, first), 200, probe.text())
     difference = (first - second).double().abs().pow(4).sum(dim=(1, 2, 3)).pow(0.25)
     return {**scores, "pia t=200": -difference.cpu().numpy()}
 
@@ -108,7 +108,7 @@ def sample_sheet(folder: Path, listed: "Listed", path: Path, columns: int = 12) 
     from PIL import Image
 
     from lmia.data.captions import class_prompt, generic_prompt
-    from lmia.target.sample import SampleSpec, generate
+    from lmia.models.sample import SampleSpec, generate
 
     model = load_model([folder])
     people = listed.pictures.take(listed.of("unseen_person")[:: max(1, len(listed.of("unseen_person")) // columns)])
@@ -211,7 +211,7 @@ def _passes_before(spec: "PretrainSpec") -> int:
     """Pictures that the U-Net saw before this recipe took it over."""
     import json
 
-    from lmia.target.base import embedded
+    from lmia.models.base import embedded
 
     if spec.start is None:
         return 0

@@ -201,7 +201,7 @@ def save_model(parts: Parts, spec: ArchitectureSpec, folder: Path) -> None:
 
     import torch
 
-    from lmia.target.model import save_part
+    from lmia.models.model import save_part
 
     save_part(parts.vae, folder / "vae", "float16")
     save_part(parts.unet, folder / "unet", "float16")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmia.models.attention import choose_attention, set_attention
 from lmia.specs import RequestError
-from lmia.target.attention import choose_attention, set_attention
 
 log = logging.getLogger(__name__)
 
@@ -362,7 +362,7 @@ def _merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
     from peft import PeftConfig
     from safetensors.torch import load_file
 
-    from lmia.target.given import read_lora
+    from lmia.models.given import read_lora
 
     parts: dict[str, tuple[Any, dict[str, Any]]]
     file = folder / LORA_WEIGHTS

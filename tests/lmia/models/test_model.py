@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from lmia.embedded.testing import random_model
+from lmia.models.model import fetch_from_hub, load_model, resolve_layers, to_uint8
 from lmia.specs import RequestError, UnknownName
-from lmia.target.model import fetch_from_hub, load_model, resolve_layers, to_uint8
-from lmia.target.testing import random_model
 
 
 def test_sizes_come_from_the_configuration(model):
