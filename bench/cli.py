@@ -387,7 +387,8 @@ def _pretrain(args: argparse.Namespace) -> int:
     import json
 
     from bench.grid import method_spec, override
-    from lmia.embedded.pretrain import PretrainSpec, pretrain
+    from lmia.embedded.pretrain import pretrain
+    from lmia.embedded.recipe import PretrainSpec
 
     raw: dict[str, Any] = {}
     for text in args.set:

@@ -14,7 +14,8 @@ from lmia.seeds import rng
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.embedded.pretrain import Listed, PretrainSpec
+    from lmia.embedded.lists import Listed
+    from lmia.embedded.recipe import PretrainSpec
 
 LOSS_TIMES = (50, 100, 200, 400)
 SAMPLE = 600

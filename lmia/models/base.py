@@ -58,7 +58,7 @@ def embedded(name: str) -> Path:
 
 @cache
 def _known(name: str, seed: int) -> frozenset[str]:
-    from lmia.embedded.pretrain import read_lists
+    from lmia.embedded.lists import read_lists
 
     lists = read_lists(embedded(name))
     return frozenset(row["identity"] for key in TRAINED_LISTS for row in lists.get(key, ()))

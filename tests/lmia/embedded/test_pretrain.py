@@ -8,7 +8,9 @@ from PIL import Image
 from lmia.embedded import pretrain as module
 from lmia.embedded.architecture import learn_merges
 from lmia.embedded.card import auc
-from lmia.embedded.pretrain import PretrainSpec, list_pictures, pretrain, read_lists, snapshot
+from lmia.embedded.lists import read_lists
+from lmia.embedded.pretrain import pretrain, snapshot
+from lmia.embedded.recipe import PretrainSpec, list_pictures
 from lmia.embedded.testing import RANDOM
 from lmia.models.model import load_model
 from lmia.specs import RequestError
