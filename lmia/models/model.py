@@ -3,15 +3,16 @@
 Shapes: B pictures, C latent channels, H and W latent sides, L tokens, D text width.
 """
 
-import dataclasses
-import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lmia.models.attention import choose_attention, set_attention
+from lmia.models.denoiser import chunks, to_uint8  # noqa: F401
+from lmia.models.families.sd import StableDiffusion, save_part  # noqa: F401
+from lmia.models.schedulers import load_scheduler
 from lmia.specs import RequestError
 
 log = logging.getLogger(__name__)
@@ -23,133 +24,8 @@ LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$")
 
 
-@dataclasses.dataclass(eq=False)
-class TargetModel:
-    """A latent diffusion model on one device, in eval mode, its attention backend set.
-
-    Sizes come from the model's own configuration, so SD 1.5 and the embedded model are the same to all callers.
-    """
-
-    vae: Any
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
-    device: str
-    dtype: str
-    attention: str
-    """The backend really used: "sdpa" or "xformers"."""
-    layers: tuple[str, ...] = ()
-    pickled: tuple[str, ...] = ()
-    """Components that were read from pickle because the caller allowed it."""
-
-    @property
-    def vae_scale(self) -> int:
-        """Picture pixels per latent pixel along a side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_channels(self) -> int:
-        """C, channels of a latent."""
-        return self.vae.config.latent_channels
-
-    @property
-    def size(self) -> int:
-        """The picture side in pixels that the U-Net was made for."""
-        return self.unet.config.sample_size * self.vae_scale
-
-    @property
-    def prediction_type(self) -> str:
-        """What the U-Net predicts: "epsilon" or "v_prediction", as its scheduler's configuration says."""
-        return self.scheduler.config.prediction_type
-
-    @property
-    def torch_dtype(self) -> Any:
-        """The dtype of weights and activations."""
-        import torch
-
-        return getattr(torch, self.dtype)
-
-    def abar(self) -> Any:
-        """Cumulative signal power by training step, float64 [T] on the CPU, from the model's own scheduler."""
-        import torch
-
-        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
-
-    def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
-        """(C, H, W) of the latent of a picture with side `size` (default: the model's own)."""
-        side = (size or self.size) // self.vae_scale
-        return self.latent_channels, side, side
-
-    def encode(self, images: Any) -> Any:
-        """Latents of pictures: scaling factor times the VAE's mode (a sample would be an unseeded noise).
-
-        Args:
-            images: uint8 numpy [B, S, S, 3], or float tensor [B, 3, S, S] in [-1, 1].
-
-        Returns:
-            float32 tensor [B, C, H, W] on the model's device.
-        """
-        import torch
-
-        with torch.no_grad():
-            x = self.pixels(images).to(self.torch_dtype)
-            z = self.vae.encode(x, return_dict=False)[0].mode()
-        return z.float() * self.vae.config.scaling_factor
-
-    def decode(self, latents: Any) -> Any:
-        """Pictures of latents [B, C, H, W]: float32 tensor [B, 3, S, S], clipped to [-1, 1], on the device."""
-        import torch
-
-        with torch.no_grad():
-            z = (latents / self.vae.config.scaling_factor).to(self.torch_dtype)
-            return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
-
-    def pixels(self, images: Any) -> Any:
-        """uint8 [B, S, S, 3] as float32 [B, 3, S, S] in [-1, 1] on the device; tensors are only moved there."""
-        import numpy as np
-        import torch
-
-        if isinstance(images, np.ndarray):
-            x = torch.tensor(images, device=self.device)
-            return x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        return images.to(self.device)
-
-    def text_states(self, captions: Sequence[str]) -> Any:
-        """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
-        import torch
-
-        tokens = self.tokenizer(
-            list(captions),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.no_grad():
-            return self.text_encoder(tokens.input_ids.to(self.device))[0]
-
-
-def to_uint8(pixels: Any) -> Any:
-    """Pictures [B, 3, S, S] in [-1, 1] as uint8 numpy [B, S, S, 3]."""
-    import torch
-
-    return pixels.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def save_part(module: Any, folder: Path, dtype: str) -> None:
-    """Writes a diffusers module as config.json and safetensors in `dtype`; equal weights give equal files."""
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = getattr(torch, dtype)
-    tensors = {name: value.detach().to(kind).cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    # where the weights once lay, and which library version read them, is no part of the result
-    config = {key: value for key, value in module.config.items() if not key.startswith("_")}
-    config = {"_class_name": type(module).__name__, **config}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+TargetModel = StableDiffusion
+"""The old name."""
 
 
 def load_model(
@@ -159,7 +35,7 @@ def load_model(
     dtype: str = "float32",
     attention: str = "auto",
     allow_pickle: bool = False,
-) -> TargetModel:
+) -> StableDiffusion:
     """Loads a base and what fine-tuning laid over it.
 
     Each component (unet, vae, text_encoder, tokenizer, scheduler) is taken from the last layer that has a
@@ -172,8 +48,8 @@ def load_model(
             revision, "owner/name@<40 hex digits>"; the others are overlay folders.
         device: "cpu", "cuda", "cuda:1".
         dtype: "float32", "float16" or "bfloat16".
-        attention: "auto", "sdpa" or "xformers"; the one really used is `TargetModel.attention`.
-        allow_pickle: read weights that exist as pickle only; recorded in `TargetModel.pickled`.
+        attention: "auto", "sdpa" or "xformers"; the one really used is `Denoiser.attention`.
+        allow_pickle: read weights that exist as pickle only; recorded in `Denoiser.pickled`.
 
     Raises:
         RequestError: a folder or component is missing, weights are pickle, an adapter does not fit the component
@@ -212,12 +88,12 @@ def load_model(
         below = {name: part for name, part in adapted.items() if where[name] <= index}
         if below and (folder / "lora").is_dir():
             _merge_adapter(folder / "lora", below)
-    model = TargetModel(
+    model = StableDiffusion(
         vae=weights(AutoencoderKL, "vae").to(device).eval(),
         unet=adapted["unet"].to(device).eval(),
         text_encoder=adapted["text_encoder"].to(device).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(folders[where["tokenizer"]] / "tokenizer", local_files_only=True),
-        scheduler=_load_scheduler(folders[where["scheduler"]] / "scheduler"),
+        scheduler=load_scheduler(folders[where["scheduler"]] / "scheduler"),
         device=device,
         dtype=dtype,
         attention=backend,
@@ -322,37 +198,6 @@ def _last_with(folders: Sequence[Path], name: str) -> int:
     )
 
 
-def _load_scheduler(folder: Path) -> Any:
-    """The model's own scheduler, from the classes that Stable Diffusion models name in their configuration."""
-    path = folder / "scheduler_config.json"
-    if not path.is_file():
-        raise RequestError(f"model: {path} is missing")
-    config = json.loads(path.read_text())
-    return scheduler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
-
-
-SCHEDULERS = {
-    "DDIMScheduler": "scheduling_ddim",
-    "PNDMScheduler": "scheduling_pndm",
-    "DDPMScheduler": "scheduling_ddpm",
-    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
-    "EulerDiscreteScheduler": "scheduling_euler_discrete",
-    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
-    "LMSDiscreteScheduler": "scheduling_lms_discrete",
-    "HeunDiscreteScheduler": "scheduling_heun_discrete",
-    "UniPCMultistepScheduler": "scheduling_unipc_multistep",
-}
-
-
-def scheduler_class(name: str) -> Any:
-    """A diffusers scheduler class by name, without importing the others."""
-    import importlib
-
-    if name not in SCHEDULERS:
-        raise RequestError(f"model: scheduler {name!r} is not supported (known: {', '.join(sorted(SCHEDULERS))})")
-    return getattr(importlib.import_module(f"diffusers.schedulers.{SCHEDULERS[name]}"), name)
-
-
 def _merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
     """Adds an adapter to the weights of those components among "unet" and "text_encoder" that it is for.
 
@@ -403,8 +248,3 @@ def _merge(module: Any, config: Any, state: dict[str, Any], misfit: str) -> None
         adapted.merge_and_unload()
     except RuntimeError as error:  # a trained bias for a layer that has none
         raise RequestError(f"{misfit}: {error}") from error
-
-
-def chunks(count: int, size: int) -> Iterable[slice]:
-    """Consecutive slices of at most `size` that cover range(count)."""
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))

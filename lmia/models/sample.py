@@ -12,11 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from lmia.models.model import SCHEDULERS, TargetModel, chunks, scheduler_class, to_uint8
+from lmia.models.denoiser import Denoiser, chunks, to_uint8
 from lmia.seeds import rng
 from lmia.specs import RequestError, Spec
-
-SAMPLERS = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "dpm": "DPMSolverMultistepScheduler"}
 
 
 class SampleSpec(Spec):
@@ -32,13 +30,13 @@ class SampleSpec(Spec):
     batch: int = Field(16, ge=1, le=1024, description="pictures per call; rounding depends on it")
 
 
-def count_evaluations(spec: SampleSpec, model: TargetModel | None = None) -> int:
-    """U-Net evaluations per picture: the scheduler's calls (PNDM of n steps makes n + 1), twice under guidance.
+def count_evaluations(spec: SampleSpec, model: Denoiser | None = None) -> int:
+    """Evaluations per picture: the scheduler's calls (PNDM of n steps makes n + 1), twice under guidance.
 
     Exact for a named sampler; for "model" the model must be given, otherwise it is taken to be PNDM.
     """
     if spec.sampler == "model" and model is not None:
-        calls = len(make_scheduler(model, spec.sampler, spec.steps).timesteps)
+        calls = len(model.sampler(spec.sampler, spec.steps).timesteps)
     else:
         calls = spec.steps + (1 if spec.sampler in ("pndm", "model") and spec.steps > 1 else 0)
     return calls * (1 if spec.guidance in (0, 1) else 2)
@@ -49,19 +47,8 @@ def initial_latents(ids: Sequence[str], seed: int, shape: tuple[int, int, int]) 
     return np.stack([rng(seed, "latent", record).standard_normal(shape, dtype=np.float32) for record in ids])
 
 
-def make_scheduler(model: TargetModel, sampler: str, steps: int) -> Any:
-    """A fresh scheduler set to `steps`, on the CPU (its indices are read in the loop and must not cost a sync)."""
-    name = type(model.scheduler).__name__ if sampler == "model" else SAMPLERS[sampler]
-    assert name in SCHEDULERS
-    # latents are not bounded by 1, whatever a scheduler's default says
-    own = {} if sampler == "model" else {"clip_sample": False}
-    scheduler = scheduler_class(name).from_config(model.scheduler.config, **own)
-    scheduler.set_timesteps(steps, device="cpu")
-    return scheduler
-
-
 def generate(
-    model: TargetModel,
+    model: Denoiser,
     ids: Sequence[str],
     prompts: Sequence[str],
     spec: SampleSpec,
@@ -85,7 +72,7 @@ def generate(
         raise ValueError(f"{len(ids)} ids for {len(prompts)} prompts")
     if model.dtype != spec.dtype:
         raise RequestError(f"dtype = {spec.dtype!r}: the model was loaded in {model.dtype!r}")
-    if spec.size is not None and spec.size % (model.vae_scale * 2 ** (len(model.unet.config.block_out_channels) - 1)):
+    if spec.size is not None and spec.size % model.size_multiple:
         raise RequestError(f"size = {spec.size}: does not divide by the model's down-sampling")
     if not len(ids):
         side = spec.size or model.size
@@ -102,7 +89,7 @@ def generate(
     return np.concatenate(drawn)
 
 
-def denoise(model: TargetModel, noise: Any, text: Any, negative: Any, spec: SampleSpec) -> Any:
+def denoise(model: Denoiser, noise: Any, text: Any, negative: Any, spec: SampleSpec) -> Any:
     """Runs the sampler from standard normal noise [B, C, H, W] to latents, float32.
 
     Args:
@@ -114,20 +101,18 @@ def denoise(model: TargetModel, noise: Any, text: Any, negative: Any, spec: Samp
     """
     import torch
 
-    scheduler = make_scheduler(model, spec.sampler, spec.steps)
+    scheduler = model.sampler(spec.sampler, spec.steps)
     z = noise * float(scheduler.init_noise_sigma)
     single = spec.guidance in (0, 1)
     states = {0.0: negative, 1.0: text}[float(spec.guidance)] if single else torch.cat([negative, text])
-    states = states.to(model.torch_dtype)
     times = scheduler.timesteps.to(model.device)
     with torch.inference_mode():
         for index, t in enumerate(scheduler.timesteps):
-            x = scheduler.scale_model_input(z, t).to(model.torch_dtype)
+            x = scheduler.scale_model_input(z, t)
             if single:
-                out = model.unet(x, times[index], states, return_dict=False)[0].float()
+                out = model.predict(x, times[index], states)
             else:
-                both = model.unet(torch.cat([x, x]), times[index], states, return_dict=False)[0].float()
-                blank, prompted = both.chunk(2)
+                blank, prompted = model.predict(torch.cat([x, x]), times[index], states).chunk(2)
                 out = blank + spec.guidance * (prompted - blank)
             z = scheduler.step(out, t, z, return_dict=False)[0]
     return z.clone()
@@ -136,7 +121,7 @@ def denoise(model: TargetModel, noise: Any, text: Any, negative: Any, spec: Samp
 class PromptStates:
     """Text states of prompts, each encoded once: class prompts repeat thousands of times."""
 
-    def __init__(self, model: TargetModel, batch: int = 32):
+    def __init__(self, model: Denoiser, batch: int = 32):
         self._model = model
         self._batch = batch
         self._states: dict[str, Any] = {}
@@ -147,6 +132,6 @@ class PromptStates:
 
         missing = sorted(set(prompts) - set(self._states))
         for part in chunks(len(missing), self._batch):
-            for prompt, states in zip(missing[part], self._model.text_states(missing[part]), strict=True):
+            for prompt, states in zip(missing[part], self._model.condition(missing[part]), strict=True):
                 self._states[prompt] = states
         return torch.stack([self._states[prompt] for prompt in prompts])

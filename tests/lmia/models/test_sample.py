@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmia.models.model import load_model
-from lmia.models.sample import SampleSpec, count_evaluations, denoise, generate, initial_latents, make_scheduler
+from lmia.models.sample import SampleSpec, count_evaluations, denoise, generate, initial_latents
 from lmia.specs import RequestError
 
 IDS = ["p/0", "p/1", "p/2"]
@@ -89,7 +89,7 @@ def test_seed_and_id_decide_the_noise():
 
 def test_scheduler_keeps_the_models_schedule(model):
     for sampler in ("ddim", "pndm", "dpm"):
-        scheduler = make_scheduler(model, sampler, 10)
+        scheduler = model.sampler(sampler, 10)
         assert torch.equal(scheduler.alphas_cumprod, model.scheduler.alphas_cumprod)
         assert scheduler.timesteps.device.type == "cpu"
 

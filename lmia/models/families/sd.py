@@ -1,0 +1,193 @@
+"""Stable Diffusion 1 and 2: a U-Net that attends to CLIP's text states, on a VAE's latents; noise or v predicted."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmia.models.denoiser import Denoiser
+from lmia.models.schedulers import make_sampler
+
+
+@dataclasses.dataclass(eq=False)
+class StableDiffusion(Denoiser):
+    """A Stable Diffusion of the first or second kind; the fields are the components of its folder."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    device: str
+    dtype: str
+    attention: str
+    layers: tuple[str, ...] = ()
+    pickled: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> Any:
+        """The U-Net."""
+        return self.unet
+
+    @network.setter
+    def network(self, module: Any) -> None:
+        self.unet = module
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """VAE, U-Net and text encoder."""
+        return {"vae": self.vae, "unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def prediction_type(self) -> str:
+        """What the U-Net predicts: "epsilon" or "v_prediction", as its scheduler's configuration says."""
+        return self.scheduler.config.prediction_type
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the training steps of the diffusion process; 1000 in all that are published."""
+        return int(self.scheduler.config.num_train_timesteps)
+
+    @property
+    def vae_scale(self) -> int:
+        """Picture pixels per latent pixel along a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size(self) -> int:
+        """The picture side in pixels that the U-Net was made for."""
+        return self.unet.config.sample_size * self.vae_scale
+
+    @property
+    def size_multiple(self) -> int:
+        """The VAE's and the U-Net's down-sampling together, in pixels."""
+        return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def latent_shape(self, size: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the latent of a picture with side `size` (default: the model's own)."""
+        side = (size or self.size) // self.vae_scale
+        return self.vae.config.latent_channels, side, side
+
+    def encode(self, images: Any) -> Any:
+        """Scaling factor times the VAE's mode [B, C, H, W] (a sample would be an unseeded noise)."""
+        import torch
+
+        with torch.no_grad():
+            x = self._pixels(images).to(self.torch_dtype)
+            z = self.vae.encode(x, return_dict=False)[0].mode()
+        return z.float() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Any) -> Any:
+        """Pictures of latents [B, C, H, W]: float32 tensor [B, 3, S, S], clipped to [-1, 1], on the device."""
+        import torch
+
+        with torch.no_grad():
+            z = (latents / self.vae.config.scaling_factor).to(self.torch_dtype)
+            return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+
+    def condition(self, captions: Sequence[str]) -> Any:
+        """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
+        import torch
+
+        tokens = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def schedule(self, t: Any) -> tuple[Any, Any]:
+        """(sqrt(abar_t), sqrt(1 - abar_t)), abar_t the scheduler's cumulative signal power after step t."""
+        import torch
+
+        signal, noise = self._levels
+        if not isinstance(t, torch.Tensor):
+            return float(signal[t]), float(noise[t])
+        on_device, noise_on_device = self._levels_on_device
+        return on_device[t].view(-1, 1, 1, 1), noise_on_device[t].view(-1, 1, 1, 1)
+
+    def predict(self, z: Any, t: Any, condition: Any) -> Any:
+        """The U-Net's output in z [B, C, H, W] at t under text states [B, L, D]: float32."""
+        import torch
+
+        times = t if isinstance(t, torch.Tensor) else torch.full((len(z),), t, device=z.device, dtype=torch.long)
+        dtype = self.torch_dtype
+        return self.unet(z.to(dtype), times, condition.to(dtype), return_dict=False)[0].float()
+
+    def sampler(self, name: str, steps: int) -> Any:
+        """A fresh scheduler with the noise schedule of the model's own."""
+        return make_sampler(self.scheduler, name, steps)
+
+    def save_network(self, folder: Path, dtype: str) -> None:
+        """Writes `unet/` in diffusers' format."""
+        save_part(self.unet, folder / "unet", dtype)
+
+    def checkpoint_gradients(self) -> None:
+        """Turns on the U-Net's gradient checkpointing, below its adapters if it has some."""
+        unet = self.unet.get_base_model() if hasattr(self.unet, "get_base_model") else self.unet
+        unet.enable_gradient_checkpointing()
+
+    def offload_frozen(self) -> None:
+        """Moves VAE and text encoder to the CPU."""
+        self.vae.to("cpu")
+        self.text_encoder.to("cpu")
+
+    # Old names, until nobody asks for them.
+
+    def text_states(self, captions: Sequence[str]) -> Any:
+        """See `condition`."""
+        return self.condition(captions)
+
+    def abar(self) -> Any:
+        """Cumulative signal power by training step, float64 [T] on the CPU."""
+        import torch
+
+        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
+
+    @property
+    def latent_channels(self) -> int:
+        """C, channels of a latent."""
+        return self.vae.config.latent_channels
+
+    def _pixels(self, images: Any) -> Any:
+        """uint8 [B, S, S, 3] as float32 [B, 3, S, S] in [-1, 1] on the device; tensors are only moved there."""
+        import numpy as np
+        import torch
+
+        if isinstance(images, np.ndarray):
+            x = torch.tensor(images, device=self.device)
+            return x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        return images.to(self.device)
+
+    @cached_property
+    def _levels(self) -> tuple[Any, Any]:
+        """sqrt(abar), sqrt(1 - abar) by training step, float64 [T] on the CPU."""
+        import torch
+
+        abar = self.scheduler.alphas_cumprod.to("cpu", torch.float64)
+        return abar.sqrt(), (1 - abar).sqrt()
+
+    @cached_property
+    def _levels_on_device(self) -> tuple[Any, Any]:
+        signal, noise = self._levels
+        return signal.float().to(self.device), noise.float().to(self.device)
+
+
+def save_part(module: Any, folder: Path, dtype: str) -> None:
+    """Writes a diffusers module as config.json and safetensors in `dtype`; equal weights give equal files."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = getattr(torch, dtype)
+    tensors = {name: value.detach().to(kind).cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    # where the weights once lay, and which library version read them, is no part of the result
+    config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+    config = {"_class_name": type(module).__name__, **config}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
