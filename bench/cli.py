@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +122,20 @@ def _run(args: argparse.Namespace) -> int:
     from bench import campaign
     from bench.grid import load
     from bench.progress import Progress, clock
+    from bench.tracking import CampaignTracker
 
     benchmark = load(args.preset, args.set)
     runtime = _runtime(args)
     asked = campaign.questions(benchmark, _tell)
     store = Store(args.store)
     campaign.record(benchmark, asked, args.set, store)
-    tracker = None if args.no_track else _Tracking(benchmark.name, asked, store)
+    tracker = None if args.no_track else CampaignTracker(benchmark.name, asked, store, _tell)
     progress = Progress(runtime, os.cpu_count() or 1)
 
     def observe(event: dict[str, Any]) -> None:
         progress(event)
         if tracker:
-            tracker.live(event)
+            tracker.observe(event)
 
     _tell(f"{benchmark.name}: {len(asked)} rows; store {store.uri}")
     outcome = campaign.run(asked, store, runtime, observe, retry=args.retry)
@@ -153,84 +153,6 @@ def _run(args: argparse.Namespace) -> int:
     where = page or f"{store.uri}/leaderboards"
     _tell(f"{made} in {clock(outcome.seconds)}; leaderboard: {where}; `lmia ui` opens MLflow")
     return FAILED if failed else OK
-
-
-class _Tracking:
-    """MLflow beside a run: the database before any fan-out, live curves during it, rows after it.
-
-    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported. Importing it and
-    making its database takes long, so that happens beside the first wave; what trainings say until then waits.
-    """
-
-    def __init__(self, name: str, asked: list, store: Store):
-        self.name, self.asked, self.store = name, asked, store
-        self.opening: Future | None = None
-        self.waiting: list[tuple[str, int, dict[str, float]]] = []
-        self.lost = False
-
-    def open(self) -> None:
-        """Begin to open MLflow, in a thread of its own."""
-        if self.opening is None:
-            from bench.tracking import Tracker
-
-            where = os.environ.get("MLFLOW_TRACKING_URI")
-            self.opening = ThreadPoolExecutor(1).submit(Tracker, self.store.uri, where)
-
-    def opened(self) -> Any:
-        """The tracker, waited for if need be; TrackingError if it could not be opened."""
-        self.open()
-        assert self.opening is not None
-        return self.opening.result()
-
-    def live(self, event: dict[str, Any]) -> None:
-        """Loss curves while trainings run; a tracking server that went away does not stop a campaign."""
-        from bench.tracking import TrackingError
-
-        try:
-            self._live(event)
-        except TrackingError as error:
-            self._give_up(error)
-
-    def finish(self, page: Path | None) -> None:
-        """Rows, models and leaderboard page; the rows lie in the store whatever becomes of MLflow."""
-        from bench.tracking import TrackingError
-
-        try:
-            self._sync(page)
-        except TrackingError as error:
-            self._give_up(error)
-        finally:
-            if self.opening is not None and not self.lost:
-                self.opened().close()
-
-    def _give_up(self, error: Exception) -> None:
-        if not self.lost:
-            _tell(f"MLflow: {error}; the campaign goes on, the same command writes to MLflow later")
-        self.lost = True
-
-    def _live(self, event: dict[str, Any]) -> None:
-        if self.lost:
-            return
-        if event["event"] == "wave" and any(job.executor != "driver" for job in event["needed"]):
-            self.open()
-        if event["event"] == "job" and event["state"] == "news":
-            figures = {k: v for k, v in event["figures"].items() if isinstance(v, int | float)}
-            self.waiting.append((event["job"].title, int(figures.pop("step", 0)), figures))
-        if self.waiting and self.opening is not None and self.opening.done():
-            for news in self.waiting:
-                self.opened().live(*news)
-            self.waiting = []
-
-    def _sync(self, page: Path | None) -> None:
-        from bench import campaign
-
-        rows, sides, about = campaign.answers(self.name, self.store)
-        key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
-        where = os.environ.get("MLFLOW_TRACKING_URI", "")
-        if self.store.exists(key) and self.store.read(key).decode() == f"{digest} {where}":
-            return
-        self.opened().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
-        self.store.write(key, f"{digest} {where}".encode())
 
 
 def _runtime(args: argparse.Namespace) -> Any:
@@ -330,11 +252,12 @@ def _rendered(name: str, store: Store, form: str, out: Path | None = None) -> st
 
 def _ui(args: argparse.Namespace) -> int:
     from bench.campaign import campaign_names
-    from bench.tracking import ui, ui_url
+    from bench.tracking import ui, ui_command, ui_url
 
     store = Store(args.store)
-    names = campaign_names(store)
-    _tell(ui_url(names[0] if len(names) == 1 else None, store.uri, args.port))
+    ui_command(store.uri, args.port)  # says what is missing before MLflow is imported
+    for name in campaign_names(store):
+        _tell(f"{name}: {ui_url(name, store.uri, args.port)}")
     return ui(store.uri, port=args.port) or OK
 
 

@@ -1,0 +1,194 @@
+"""MLflow beside a campaign: what it shows is a copy of the rows, never their home. The only package that imports it.
+
+Where it keeps things:
+
+- a local store: SQLite in STORE/mlflow.db, pictures and pages in STORE/mlruns;
+- a remote store (s3://...): SQLite needs a real file, so the same two lie on this machine, in
+  ${XDG_DATA_HOME:-~/.local/share}/lmia/mlflow/NAME-HASH. Nothing is lost with them: rows live in the store, and the
+  next run (or any other machine) writes them again;
+- MLFLOW_TRACKING_URI: a server, or a database of one's own.
+
+`sync` says how a campaign is laid out in it, `live` has the curves of trainings at work, `server` the user interface,
+`database` the connection. Only the driver writes. mlflow takes seconds to import, so it is imported inside functions.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import campaign
+from bench.leaderboard.rank import Campaign, join
+from bench.leaderboard.row import Row
+from bench.leaderboard.side import ModelRef, Side
+from bench.plan.artifact import Artifact, walk
+from bench.store import Store
+from bench.tracking.database import Database, TrackingError, database_uri, home_of, redacted
+from bench.tracking.live import Trainings
+from bench.tracking.server import ui, ui_command, ui_environment, ui_url
+from bench.tracking.sync import Synced, sync
+
+__all__ = [
+    "CampaignTracker",
+    "Synced",
+    "Tracker",
+    "TrackingError",
+    "database_uri",
+    "home_of",
+    "redacted",
+    "ui",
+    "ui_command",
+    "ui_environment",
+    "ui_url",
+]
+
+
+class Tracker:
+    """MLflow for one store. Only the driver has one.
+
+    Args:
+        store: the store's URI or folder.
+        tracking_uri: a server or database; None for MLFLOW_TRACKING_URI or the store's own SQLite file, which is
+            created, all tables included, before this returns.
+
+    Raises:
+        TrackingError: the database or server cannot be used.
+    """
+
+    def __init__(self, store: str | Path, tracking_uri: str | None = None):
+        self.database = Database(store, tracking_uri)
+        self.trainings = Trainings(self.database)
+
+    def sync(
+        self,
+        rows: Iterable[Row],
+        sides: Mapping[str, Side] | None = None,
+        campaign: Campaign | None = None,
+        *,
+        models: Iterable[ModelRef] = (),
+        html: str | Path | None = None,
+    ) -> Synced:
+        """Writes what has changed of a campaign: its cells, models and leaderboard page. Doing it twice does nothing.
+
+        Args:
+            rows: the campaign's rows.
+            sides: side material by cell.
+            campaign: what they belong to.
+            models: targets and attack models.
+            html: path of the leaderboard page.
+        """
+        board = join(rows, sides, campaign)
+        page = Path(html).read_bytes() if html is not None and Path(html).is_file() else b""
+        with self.database.errors("cannot write to"):
+            self.trainings.flush()
+            return sync(self.database, board, list(models), page)
+
+    def live(
+        self, model_name: str, step: int, metrics: Mapping[str, float], params: Mapping[str, str] | None = None
+    ) -> None:
+        """Adds a point to the curves of a training at work; points at steps already seen are left out.
+
+        Args:
+            model_name: what is trained; the same name continues the same curves.
+            step: optimiser step, rising.
+            metrics: such as {"loss": .1}; numbers that are not finite are left out.
+            params: what it is trained with, written when its run is made.
+        """
+        with self.database.errors("cannot write to"):
+            self.trainings.add(model_name, step, metrics, params or {})
+
+    def flush(self) -> None:
+        """Writes what `live` still holds back."""
+        with self.database.errors("cannot write to"):
+            self.trainings.flush()
+
+    def close(self) -> None:
+        """Writes what is held back and ends the training runs."""
+        with self.database.errors("cannot write to"):
+            self.trainings.close()
+
+
+class CampaignTracker:
+    """MLflow beside a campaign's run: the database before any fan-out, live curves during it, rows after it.
+
+    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported. Importing it and
+    making its database takes long, so that happens beside the first wave; what trainings say until then waits.
+
+    Args:
+        name: the campaign.
+        asked: its cells with their rows.
+        store: where they are made.
+        tell: hears in one line when MLflow cannot be used; a tracking server that went away stops no campaign.
+    """
+
+    def __init__(self, name: str, asked: list[campaign.Question], store: Store, tell: Callable[[str], None]):
+        self.name, self.asked, self.store, self.tell = name, asked, store, tell
+        self._opening: Future[Tracker] | None = None
+        self._waiting: list[tuple[str, int, dict[str, float], dict[str, str]]] = []
+        self._lost = False
+
+    def observe(self, event: dict[str, Any]) -> None:
+        """Takes an event of the driver: opens MLflow when there is work, and draws loss curves while trainings run."""
+        if self._lost:
+            return
+        try:
+            self._observe(event)
+        except TrackingError as error:
+            self._give_up(error)
+
+    def finish(self, page: Path | None) -> None:
+        """Writes rows, models and leaderboard page; the rows lie in the store whatever becomes of MLflow."""
+        try:
+            self._sync(page)
+            if self._opening is not None:
+                self._opened().close()
+        except TrackingError as error:
+            self._give_up(error)
+
+    def _observe(self, event: dict[str, Any]) -> None:
+        if event["event"] == "wave" and any(job.executor != "driver" for job in event["needed"]):
+            self._open()
+        if event["event"] == "job" and event["state"] == "news":
+            job = event["job"]
+            figures = {k: v for k, v in event["figures"].items() if isinstance(v, int | float)}
+            self._waiting.append((job.title, int(figures.pop("step", 0)), figures, self._params(job.artifacts)))
+        if self._opening is not None and self._opening.done():
+            waiting, self._waiting = self._waiting, []
+            for point in waiting:
+                self._opened().live(*point)
+
+    def _params(self, artifacts: tuple[str, ...]) -> dict[str, str]:
+        """What a job trains with: the settings of the first artifact that it makes."""
+        made = next((self._artifacts[address] for address in artifacts if address in self._artifacts), None)
+        if made is None:
+            return {}
+        settings = {"trained": made.method, **campaign.flat(made.spec.resolved())}
+        return {key: str(value) for key, value in settings.items() if value is not None}
+
+    @cached_property
+    def _artifacts(self) -> dict[str, Artifact]:
+        return {artifact.address: artifact for artifact in walk(q.row for q in self.asked)}
+
+    def _open(self) -> Future[Tracker]:
+        if self._opening is None:
+            self._opening = ThreadPoolExecutor(1).submit(Tracker, self.store.uri)
+        return self._opening
+
+    def _opened(self) -> Tracker:
+        return self._open().result()
+
+    def _sync(self, page: Path | None) -> None:
+        rows, sides, about = campaign.answers(self.name, self.store)
+        key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
+        mark = f"{digest} {os.environ.get('MLFLOW_TRACKING_URI', '')}"
+        if self.store.exists(key) and self.store.read(key).decode() == mark:
+            return
+        self._opened().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
+        self.store.write(key, mark.encode())
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._lost:
+            self.tell(f"MLflow: {error}; the campaign goes on, the same command writes to MLflow later")
+        self._lost = True
