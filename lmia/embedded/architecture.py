@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from lmia.models.families.sd import save_part
 from lmia.specs import Spec
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -200,8 +201,6 @@ def save_model(parts: Parts, spec: ArchitectureSpec, folder: Path) -> None:
     import copy
 
     import torch
-
-    from lmia.models.model import save_part
 
     save_part(parts.vae, folder / "vae", "float16")
     save_part(parts.unet, folder / "unet", "float16")

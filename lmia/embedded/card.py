@@ -3,12 +3,16 @@
 Measured on the folder as it is shipped, half-precision weights and all, through the same calls an attack uses.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmia.models.model import TargetModel, chunks, load_model, to_uint8
+from lmia.embedded import embedded
+from lmia.models.denoiser import Denoiser, chunks, to_uint8
+from lmia.models.families.sd import StableDiffusion
+from lmia.models.load import load_model
 from lmia.models.probe import Probe
 from lmia.seeds import rng
 
@@ -30,10 +34,7 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
     figures: dict[str, Any] = {
         "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6, 2),
         "unet_gflop": round(unet_gflop(model), 4),
-        "parameters": {
-            name: sum(value.numel() for value in getattr(model, name).parameters())
-            for name in ("vae", "unet", "text_encoder")
-        },
+        "parameters": {name: sum(value.numel() for value in part.parameters()) for name, part in model.parts.items()},
         "scaling_factor": model.vae.config.scaling_factor,
         "tokens": len(model.tokenizer),
     }
@@ -64,7 +65,7 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
     return figures
 
 
-def attack_scores(model: TargetModel, pictures: "Pictures") -> dict[str, np.ndarray]:
+def attack_scores(model: StableDiffusion, pictures: "Pictures") -> dict[str, np.ndarray]:
     """Loss at several steps (one noise) and PIA at t = 200, p = 4, higher = member: float64 [N] each."""
     probe = Probe(model, noise_seed=0, batch=50).show(pictures)
     scores = {f"loss t={t}": -probe.loss(t, 0) for t in LOSS_TIMES}
@@ -74,7 +75,7 @@ def attack_scores(model: TargetModel, pictures: "Pictures") -> dict[str, np.ndar
     return {**scores, "pia t=200": -difference.cpu().numpy()}
 
 
-def reconstruction(model: TargetModel, pictures: "Pictures") -> dict[str, float]:
+def reconstruction(model: Denoiser, pictures: "Pictures") -> dict[str, float]:
     """Error of a round trip through the VAE: mean squared error in [0, 1] units, and PSNR in decibels of that."""
     images = pictures.images(model.size)
     errors = []
@@ -85,14 +86,14 @@ def reconstruction(model: TargetModel, pictures: "Pictures") -> dict[str, float]
     return {"mse": round(mse, 6), "psnr_db": round(-10 * float(np.log10(mse)), 2)}
 
 
-def unet_gflop(model: TargetModel) -> float:
+def unet_gflop(model: Denoiser) -> float:
     """Work of one U-Net forward at batch 1 by torch's counter, two operations per multiply-add."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     z = torch.zeros(1, *model.latent_shape(), device=model.device, dtype=model.torch_dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.unet(z, torch.tensor([1], device=model.device), model.text_states([""]), return_dict=False)
+        model.predict(z, 1, model.condition([""]))
     return counter.get_total_flops() / 1e9
 
 
@@ -210,10 +211,6 @@ def write_card(path: Path, spec: "PretrainSpec", listed: "Listed", figures: dict
 
 def _passes_before(spec: "PretrainSpec") -> int:
     """Pictures that the U-Net saw before this recipe took it over."""
-    import json
-
-    from lmia.models.base import embedded
-
     if spec.start is None:
         return 0
     recipe = json.loads((embedded(spec.start) / "recipe.json").read_text())

@@ -10,10 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from lmia.data.sources import SOURCES
+from lmia.embedded import embedded
 from lmia.embedded.testing import random_model
 from lmia.finetune.methods import METHODS
 from lmia.finetune.train import finetune
-from lmia.models.base import embedded
 
 SETS = {"members": "north", "nonmembers": "north", "shadow": "north", "other": "south"}
 

@@ -3,7 +3,7 @@ import pytest
 
 from lmia.data.pictures import Pictures
 from lmia.embedded.testing import random_model
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 
 
 @pytest.fixture(scope="session")

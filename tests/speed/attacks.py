@@ -36,7 +36,7 @@ def main() -> None:
 
     from lmia.embedded.architecture import ArchitectureSpec
     from lmia.embedded.testing import random_model
-    from lmia.models.model import load_model
+    from lmia.models.load import load_model
     from lmia.models.probe import Probe
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -26,8 +26,8 @@ def steps_of(batch: int) -> dict[str, Callable[[], None]]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from lmia.models.base import embedded
-    from lmia.models.model import load_model
+    from lmia.embedded import embedded
+    from lmia.models.load import load_model
 
     torch.set_num_threads(1)
     model = load_model([embedded("tiny")])

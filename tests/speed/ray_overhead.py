@@ -73,7 +73,7 @@ def _draw(layers: list[str], spec: dict, prompt: str, args: argparse.Namespace, 
     import torch
 
     from bench.engine.worker import keep_memory
-    from lmia.models.model import load_model
+    from lmia.models.load import load_model
     from lmia.models.sample import SampleSpec, generate
 
     keep_memory()
@@ -160,7 +160,7 @@ def main() -> None:
     from bench.store import Store
     from bench.workbench import Runtime
     from lmia.data.captions import prompts
-    from lmia.models.base import resolve_base
+    from lmia.resolve import resolve_base
 
     with tempfile.TemporaryDirectory(prefix="lmia-speed-") as folder:
         os.environ["LMIA_CACHE"] = f"{folder}/cache"

@@ -7,8 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lmia.models.attention import set_attention
 from lmia.models.denoiser import Denoiser
-from lmia.models.schedulers import make_sampler
+from lmia.models.files import PARTS, WEIGHTED_PARTS, is_pickled, variant_of
+from lmia.models.lora import merge_adapter
+from lmia.models.schedulers import load_scheduler, make_sampler
+from lmia.specs import RequestError
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,6 +29,59 @@ class StableDiffusion(Denoiser):
     attention: str
     layers: tuple[str, ...] = ()
     pickled: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls, folders: Sequence[Path], *, device: str, dtype: str, attention: str, allow_pickle: bool
+    ) -> "StableDiffusion":
+        """The model in `folders`, the base first: `lmia.models.load.load_model` after its checks."""
+        import torch
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+        from transformers.models.clip.tokenization_clip import CLIPTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        layer = {part: _last_with(folders, part) for part in PARTS}
+        where = {part: folders[at] / part for part, at in layer.items()}
+        pickled = tuple(part for part in WEIGHTED_PARTS if is_pickled(where[part], allow_pickle=allow_pickle))
+
+        def weights(kind: Any, part: str) -> Any:
+            source: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": part not in pickled}
+            if variant := variant_of(where[part]):
+                source["variant"] = variant
+            return kind.from_pretrained(where[part], local_files_only=True, **source)
+
+        adapted = {
+            "unet": weights(UNet2DConditionModel, "unet"),
+            "text_encoder": weights(CLIPTextModel, "text_encoder"),
+        }
+        for index, folder in enumerate(folders):
+            below = {part: module for part, module in adapted.items() if layer[part] <= index}
+            if below and (folder / "lora").is_dir():
+                merge_adapter(folder / "lora", below)
+        model = cls(
+            vae=weights(AutoencoderKL, "vae").to(device).eval(),
+            unet=adapted["unet"].to(device).eval(),
+            text_encoder=adapted["text_encoder"].to(device).eval(),
+            tokenizer=CLIPTokenizer.from_pretrained(where["tokenizer"], local_files_only=True),
+            scheduler=load_scheduler(where["scheduler"]),
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            layers=tuple(str(folder) for folder in folders),
+            pickled=pickled,
+        )
+        for module in model.parts.values():
+            module.requires_grad_(False)
+        set_attention(model.unet, attention)
+        if torch.device(device).type == "cuda":
+            set_attention(model.vae, attention)
+            model.vae.enable_slicing()
+            model.unet.to(memory_format=torch.channels_last)
+            model.vae.to(memory_format=torch.channels_last)
+        return model
 
     @property
     def network(self) -> Any:
@@ -191,3 +248,19 @@ def save_part(module: Any, folder: Path, dtype: str) -> None:
     config = {key: value for key, value in module.config.items() if not key.startswith("_")}
     config = {"_class_name": type(module).__name__, **config}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def native_size(folder: Path) -> int:
+    """The picture side in pixels that the model in a folder was made for, from its configuration files alone."""
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def _last_with(folders: Sequence[Path], part: str) -> int:
+    for index in reversed(range(len(folders))):
+        if (folders[index] / part).is_dir():
+            return index
+    raise RequestError(
+        f"model = {str(folders[0])!r}: no {part}/ in it; a Stable Diffusion folder in diffusers' format has "
+        f"{', '.join(PARTS)}"
+    )

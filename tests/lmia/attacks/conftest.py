@@ -49,14 +49,14 @@ def model_folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def target(model_folders):
-    from lmia.models.model import load_model
+    from lmia.models.load import load_model
 
     return load_model([model_folders[0]])
 
 
 @pytest.fixture(scope="session")
 def base(model_folders):
-    from lmia.models.model import load_model
+    from lmia.models.load import load_model
 
     return load_model([model_folders[1]])
 

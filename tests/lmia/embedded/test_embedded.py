@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lmia.data.sources import SOURCES
+from lmia.embedded import EMBEDDED, embedded
 from lmia.embedded.card import reconstruction, unet_gflop
 from lmia.embedded.lists import read_lists
-from lmia.models.base import EMBEDDED, embedded
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.models.sample import SampleSpec, generate
 
 

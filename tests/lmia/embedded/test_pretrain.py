@@ -12,7 +12,7 @@ from lmia.embedded.lists import read_lists
 from lmia.embedded.pretrain import pretrain, snapshot
 from lmia.embedded.recipe import PretrainSpec, list_pictures
 from lmia.embedded.testing import RANDOM
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.specs import RequestError
 
 
@@ -131,8 +131,8 @@ def test_auc_counts_ties_half():
 
 
 def test_a_longer_training_takes_over_the_embedded_parts(tmp_path):
+    from lmia.embedded import embedded
     from lmia.embedded.pretrain import taken_over
-    from lmia.models.base import embedded
 
     parts = taken_over(PretrainSpec(start="tiny", seed=1), tmp_path / "tokenizer")
     shipped = load_model([embedded("tiny")])

@@ -7,7 +7,7 @@ from lmia.data.pictures import Pictures
 from lmia.finetune import train as module
 from lmia.finetune.methods import METHODS
 from lmia.finetune.train import FineTuneSpec, finetune
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.specs import RequestError
 
 WEIGHTS = {"full": "unet/diffusion_pytorch_model.safetensors", "lora": "lora/adapter_model.safetensors"}

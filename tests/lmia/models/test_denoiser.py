@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmia.models.denoiser import PREDICTIONS, check_prediction, clean_of, noise_of, target_of
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.specs import RequestError
 
 

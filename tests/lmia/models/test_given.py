@@ -14,11 +14,14 @@ from ldm import open_clip_keys, text_keys, unet_keys, vae_keys, weights_of, writ
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from lmia.embedded import embedded
 from lmia.embedded.architecture import ArchitectureSpec
 from lmia.embedded.testing import RANDOM, random_model
-from lmia.models.base import embedded, files_of, resolve_base
-from lmia.models.given import Given, overlay_files, resolve_given
-from lmia.models.model import LORA_WEIGHTS, load_model, save_part
+from lmia.models.families.sd import save_part
+from lmia.models.files import files_of
+from lmia.models.load import load_model
+from lmia.models.lora import LORA_WEIGHTS
+from lmia.resolve import ExternalModel, overlay_files, resolve_base, resolve_model
 from lmia.specs import RequestError
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
@@ -72,25 +75,25 @@ PARTS = {"unet", "vae", "text_encoder"}
 
 
 def test_pipelines(folder, untouched, tmp_path):
-    given = resolve_given(str(folder))
+    given = resolve_model(str(folder))
     base = resolve_base(str(folder))
-    assert given == Given(str(folder), "pipeline", base.digest)
+    assert given == ExternalModel(str(folder), "pipeline", base.digest)
     assert not given.needs_base
     assert overlay_files(given, None, tmp_path) == files_of(folder)
     assert equal(outputs(load_model([overlay(given, None, tmp_path)])), untouched) == PARTS
 
-    assert resolve_given("tiny") == Given("tiny", "pipeline", resolve_base("tiny").digest)
-    assert "unet/config.json" in overlay_files(resolve_given("random"), None, tmp_path)
+    assert resolve_model("tiny") == ExternalModel("tiny", "pipeline", resolve_base("tiny").digest)
+    assert "unet/config.json" in overlay_files(resolve_model("random"), None, tmp_path)
     pinned = "owner/name@" + "a" * 40
-    assert resolve_given(pinned) == Given(pinned, "pipeline", "a" * 40)
+    assert resolve_model(pinned) == ExternalModel(pinned, "pipeline", "a" * 40)
 
 
 def test_resolving_needs_no_torch(folder, tmp_path):
     file = write(tmp_path / "model.safetensors", unet_keys(folder))
     code = (
-        "import sys; from lmia.models.given import resolve_given\n"
-        f"assert resolve_given({str(file)!r}).form == 'checkpoint'\n"
-        f"assert resolve_given({str(folder)!r}).form == 'pipeline'\n"
+        "import sys; from lmia.resolve import resolve_model\n"
+        f"assert resolve_model({str(file)!r}).form == 'checkpoint'\n"
+        f"assert resolve_model({str(folder)!r}).form == 'pipeline'\n"
         "assert not {'torch', 'diffusers', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -109,7 +112,7 @@ def test_original_layout(tmp_path):
         "first_stage_model.loss.logvar": torch.ones(()),
     }
     tensors = {**unet_keys(source), **vae_keys(source), **text_keys(source), **noise}
-    given = resolve_given(str(write(tmp_path / "any name.safetensors", tensors)))
+    given = resolve_model(str(write(tmp_path / "any name.safetensors", tensors)))
     assert given.form == "checkpoint" and given.needs_base and len(given.digest) == 20
     made = overlay(given, base, tmp_path)
     assert sorted(path.name for path in made.iterdir()) == ["text_encoder", "unet", "vae"]
@@ -122,7 +125,7 @@ def test_the_embedded_model_in_the_original_layout(tmp_path):
     source = embedded("tiny")
     base = random_model(tmp_path / "base", spec=ArchitectureSpec())
     tensors = {**unet_keys(source), **vae_keys(source), **text_keys(source)}
-    made = overlay(resolve_given(str(write(tmp_path / "tiny.safetensors", tensors))), base, tmp_path)
+    made = overlay(resolve_model(str(write(tmp_path / "tiny.safetensors", tensors))), base, tmp_path)
     for part in PARTS:
         one, two = weights_of(made, part), weights_of(source, part)
         assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
@@ -134,7 +137,7 @@ def test_only_what_the_checkpoint_has(folder, untouched, other, tmp_path):
     original = write(tmp_path / "original.safetensors", unet_keys(folder))
     with_text = write(tmp_path / "text.safetensors", {**unet_keys(folder), **text_keys(folder)})
     for file, parts in ((plain, {"unet"}), (original, {"unet"}), (with_text, {"unet", "text_encoder"})):
-        made = overlay(resolve_given(str(file)), other, tmp_path / file.stem)
+        made = overlay(resolve_model(str(file)), other, tmp_path / file.stem)
         found = outputs(load_model([other, made]))
         assert equal(found, untouched) == parts
         assert equal(found, base) == PARTS - parts
@@ -153,7 +156,7 @@ def test_vae_with_attention(folder, tmp_path, rename):
     source, base = folders
     tensors = {**unet_keys(source), **vae_keys(source, rename_attention=rename)}
     assert ("first_stage_model.encoder.mid.attn_1.q.weight" in tensors) == rename
-    made = overlay(resolve_given(str(write(tmp_path / "c.safetensors", tensors))), base, tmp_path)
+    made = overlay(resolve_model(str(write(tmp_path / "c.safetensors", tensors))), base, tmp_path)
     found, expected = load_model([base, made]), load_model([source])
     assert equal(outputs(found), outputs(expected)) == PARTS
     z = torch.ones(1, 4, 8, 8)
@@ -164,7 +167,7 @@ def test_text_encoder_of_open_clip(tmp_path):
     spec = RANDOM.model_copy(update={"text_layers": 2})
     source, base = (random_model(tmp_path / name, seed, spec) for seed, name in enumerate(("source", "base")))
     tensors = {**unet_keys(source), **open_clip_keys(source)}
-    made = overlay(resolve_given(str(write(tmp_path / "c.safetensors", tensors))), base, tmp_path)
+    made = overlay(resolve_model(str(write(tmp_path / "c.safetensors", tensors))), base, tmp_path)
     assert close(outputs(load_model([base, made])), outputs(load_model([source]))) == {"unet", "text_encoder"}
 
 
@@ -172,20 +175,20 @@ def test_text_encoder_without_its_middle_level_and_with_a_projection(folder, unt
     text = {name.replace("text_model.", ""): value for name, value in text_keys(folder).items()}
     text["cond_stage_model.transformer.text_projection.weight"] = torch.eye(16)
     file = write(tmp_path / "c.safetensors", {**unet_keys(folder), **text})
-    made = overlay(resolve_given(str(file)), other, tmp_path)
+    made = overlay(resolve_model(str(file)), other, tmp_path)
     assert "text_encoder" in equal(outputs(load_model([other, made])), untouched)
 
 
 def test_eight_bit_weights_are_widened(folder, other, tmp_path):
     tensors = {name: value.to(torch.float8_e4m3fn) for name, value in unet_keys(folder).items()}
-    made = overlay(resolve_given(str(write(tmp_path / "c.safetensors", tensors))), other, tmp_path)
+    made = overlay(resolve_model(str(write(tmp_path / "c.safetensors", tensors))), other, tmp_path)
     assert {value.dtype for value in weights_of(made, "unet").values()} == {torch.float32}
     assert load_model([other, made]).unet.dtype == torch.float32
 
 
 def test_a_base_of_another_architecture(folder, tmp_path):
     tensors = {**unet_keys(folder), **vae_keys(folder), **text_keys(folder)}
-    given = resolve_given(str(write(tmp_path / "c.safetensors", tensors)))
+    given = resolve_model(str(write(tmp_path / "c.safetensors", tensors)))
     with pytest.raises(RequestError, match=r"base .*tiny' does not have the checkpoint's architecture: unet: .*in the"):
         overlay_files(given, embedded("tiny"), tmp_path)
     with pytest.raises(RequestError, match="is a checkpoint, which needs a base model"):
@@ -208,11 +211,11 @@ def test_a_base_of_another_architecture(folder, tmp_path):
         },
     }
     for number, (message, extra) in enumerate(faults.items()):
-        given = resolve_given(str(write(tmp_path / f"{number}.safetensors", {**tensors, **extra})))
+        given = resolve_model(str(write(tmp_path / f"{number}.safetensors", {**tensors, **extra})))
         with pytest.raises(RequestError, match=message):
             overlay_files(given, folder, tmp_path / "scratch")
     fewer = {name: value for name, value in tensors.items() if "conv_in.bias" not in name}
-    given = resolve_given(str(write(tmp_path / "fewer.safetensors", fewer)))
+    given = resolve_model(str(write(tmp_path / "fewer.safetensors", fewer)))
     with pytest.raises(RequestError, match=r"vae: decoder.conv_in.bias is not in the checkpoint"):
         overlay_files(given, folder, tmp_path / "scratch")
 
@@ -263,9 +266,9 @@ def is_plain(model):
 
 def test_peft_folder(folder, model, untouched, tmp_path):
     state, settings = drawn(model.unet, LoraConfig(r=2, lora_alpha=6, target_modules=TARGETS))
-    given = resolve_given(str(save_peft(tmp_path / "adapter", state, settings)))
+    given = resolve_model(str(save_peft(tmp_path / "adapter", state, settings)))
     assert given.form == "adapter" and given.needs_base
-    assert given.digest == resolve_given(str(tmp_path / "adapter" / "adapter_model.safetensors")).digest
+    assert given.digest == resolve_model(str(tmp_path / "adapter" / "adapter_model.safetensors")).digest
     made = overlay(given, None, tmp_path)
     assert (made / "lora" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "adapter" / "adapter_model.safetensors"
@@ -285,7 +288,7 @@ def test_peft_folder(folder, model, untouched, tmp_path):
 @pytest.mark.parametrize("config", [LoHaConfig, LoKrConfig])
 def test_other_adapters_of_peft(folder, model, untouched, tmp_path, config):
     state, settings = drawn(model.unet, config(r=2, target_modules=TARGETS))
-    made = overlay(resolve_given(str(save_peft(tmp_path / "adapter", state, settings))), None, tmp_path)
+    made = overlay(resolve_model(str(save_peft(tmp_path / "adapter", state, settings))), None, tmp_path)
     found = load_model([folder, made])
     assert is_plain(found) and close(outputs(found), untouched) == PARTS - {"unet"}
 
@@ -304,10 +307,10 @@ def test_diffusers_lora_is_the_peft_adapter(folder, model, untouched, tmp_path):
         unet_lora_adapter_metadata=unet_settings,
         text_encoder_lora_adapter_metadata=text_settings,
     )
-    given = resolve_given(str(tmp_path / "diffusers"))
+    given = resolve_model(str(tmp_path / "diffusers"))
     renamed = shutil.copyfile(tmp_path / "diffusers" / LORA_WEIGHTS, tmp_path / "style.safetensors")
-    assert resolve_given(str(renamed)) == dataclasses.replace(given, reference=str(renamed))
-    made = overlay(resolve_given(str(renamed)), None, tmp_path)
+    assert resolve_model(str(renamed)) == dataclasses.replace(given, reference=str(renamed))
+    made = overlay(resolve_model(str(renamed)), None, tmp_path)
     assert [path.name for path in (made / "lora").iterdir()] == [LORA_WEIGHTS]
 
     merged = load_model([folder, made])
@@ -373,7 +376,7 @@ def test_kohya_with_an_alpha_per_layer(folder, model, untouched, tmp_path):
         "text_encoder", {n: model.text_encoder.get_submodule(n) for n in names}, (2, 3, 1), (1, 6, 1)
     )
     file = write(tmp_path / "kohya.safetensors", {**unet, **text})
-    given = resolve_given(str(file))
+    given = resolve_model(str(file))
     assert given.form == "adapter"
     merged = load_model([folder, overlay(given, None, tmp_path)])
     assert is_plain(merged)
@@ -484,7 +487,7 @@ def test_what_does_not_fit_is_refused(folder, model, tmp_path):
 
 def refused(reference, match):
     with pytest.raises(RequestError, match=match) as caught:
-        resolve_given(str(reference))
+        resolve_model(str(reference))
     assert "model" in str(caught.value) and "base =" not in str(caught.value)
 
 
@@ -538,7 +541,7 @@ def test_adapters_that_say_too_little_or_too_much(tmp_path):
         write(other / f"{name}.safetensors", {"unet.to_q.lora_A.weight": torch.ones(2, 2)})
     refused(other, r"several .safetensors files \(a.safetensors, b.safetensors\); name one of them")
     (other / "b.safetensors").unlink()
-    assert resolve_given(str(other)).form == "adapter"
+    assert resolve_model(str(other)).form == "adapter"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lmia.embedded.testing import random_model
-from lmia.models.model import fetch_from_hub, load_model, resolve_layers, to_uint8
+from lmia.models.denoiser import to_uint8
+from lmia.models.files import fetch_from_hub, resolve_layers
+from lmia.models.load import load_model
 from lmia.specs import RequestError, UnknownName
 
 

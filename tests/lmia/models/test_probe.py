@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.models.probe import Probe
 from lmia.models.sample import SampleSpec
 from lmia.specs import RequestError

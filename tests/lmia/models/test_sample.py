@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmia.models.model import load_model
+from lmia.models.load import load_model
 from lmia.models.sample import SampleSpec, count_evaluations, denoise, generate, initial_latents
 from lmia.specs import RequestError
 

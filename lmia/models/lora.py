@@ -1,0 +1,183 @@
+"""LoRA and its kin: reading what diffusers, kohya and peft write, and merging it into the weights below."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lmia.models.checkpoint import flat_name
+from lmia.models.files import is_pickled
+from lmia.specs import RequestError
+
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+ADAPTER_TYPES = ("LORA", "LOHA", "LOKR")
+"""What peft can merge into the weights that it adapts, without a network and without data."""
+LORA_KEYS = re.compile(r"[._]lora[._](A|B|up|down)\.|\.lora_linear_layer\.|\.lora_(embedding_[AB]|magnitude_vector)")
+LYCORIS_KEYS = re.compile(r"\.(hada|lokr|oft|boft|glora|ia3)_")
+
+
+class LoraPart(NamedTuple):
+    """What a LoRA file holds for one component."""
+
+    config: Any
+    """peft's configuration: ranks, scales and names of the adapted layers."""
+    weights: dict[str, Any]
+    """Tensors by peft's names, without `base_model.model.`."""
+
+
+def merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
+    """Adds an adapter to the weights of those parts among "unet" and "text_encoder" that it is for.
+
+    Raises:
+        RequestError: a pickle, no adapter, or one that does not fit; left out silently, the base would be audited.
+    """
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    parts: dict[str, tuple[Any, dict[str, Any]]]
+    file = folder / LORA_WEIGHTS
+    if file.is_file():
+        parts = {**read_lora(file)}
+    else:
+        file = folder / ADAPTER_WEIGHTS
+        if not file.is_file():
+            is_pickled(folder)
+            raise RequestError(f"model: {folder} is not a peft adapter ({ADAPTER_WEIGHTS} is missing)")
+        state = {name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}
+        parts = {"unet": (PeftConfig.from_pretrained(str(folder)), state)}
+    for name, (config, state) in parts.items():
+        if name in modules:
+            _merge(modules[name], config, state, f"model: {file} does not fit the model's {name}")
+
+
+def _merge(module: Any, config: Any, state: dict[str, Any], misfit: str) -> None:
+    """Merges adapter weights, named by peft without its prefix, into a module, which is plain again afterwards."""
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+    config.inference_mode = True
+    try:
+        with torch.random.fork_rng(devices=[]):  # peft draws weights before it is given some
+            adapted = PeftModel(module, config)
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{misfit}: {error}") from error
+    state = {f"base_model.model.{name}": value for name, value in state.items()}
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if strangers := sorted(expected.keys() ^ state.keys()):
+        raise RequestError(f"{misfit}: {len(strangers)} weights are only in one of both, such as {strangers[0]}")
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise RequestError(f"{misfit}: {name} is {list(value.shape)}, not {list(expected[name].shape)}")
+    set_peft_model_state_dict(adapted, state)
+    try:
+        adapted.merge_and_unload()
+    except RuntimeError as error:  # a trained bias for a layer that has none
+        raise RequestError(f"{misfit}: {error}") from error
+
+
+def read_lora(file: Path) -> dict[str, LoraPart]:
+    """The parts ("unet", "text_encoder") of a LoRA in diffusers' format, kohya's names included.
+
+    The scale of each layer is its own alpha / rank: from the file's metadata, from its alphas, else 1.
+
+    Raises:
+        RequestError: weights that diffusers would leave out, or that belong to neither part.
+    """
+    from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+    from diffusers.utils import state_dict_utils
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    if not tensors:
+        raise RequestError(f"model = {str(file)!r}: a LoRA without weights")
+    check_lora_keys(tensors, str(file))
+    with safe_open(file, framework="pt") as opened:
+        noted = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        metadata = dict(json.loads(noted) or {})
+        state, found = StableDiffusionLoraLoaderMixin.lora_state_dict(tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"model = {str(file)!r}: a LoRA that diffusers cannot read: {error}") from error
+    alphas = {}
+    for name, alpha in (found or {}).items():
+        down = name.removesuffix(".alpha")
+        alphas[down if down.endswith(".down.weight") else f"{down}.lora.down.weight"] = alpha
+    if not any(name.startswith(("unet.", "text_encoder.")) for name in state):  # as `unet.save_attn_procs` once wrote
+        state = {f"unet.{name}": value for name, value in state.items()}
+    if strangers := [name for name in state if not name.startswith(("unet.", "text_encoder."))]:
+        raise RequestError(
+            f"model = {str(file)!r}: {strangers[0]} belongs neither to a U-Net (unet.) nor to a text encoder "
+            "(text_encoder.), the components that a LoRA may adapt"
+        )
+    names = {
+        "unet": state_dict_utils.UNET_TO_DIFFUSERS,
+        "text_encoder": {**state_dict_utils.DIFFUSERS_TO_PEFT, **state_dict_utils.DIFFUSERS_OLD_TO_PEFT},
+    }
+    parts = {}
+    for part, mapping in names.items():
+        weights = _peft_names(state, part, mapping)
+        if weights:
+            settings = {k.removeprefix(f"{part}."): v for k, v in metadata.items() if k.startswith(f"{part}.")}
+            try:
+                config = _lora_config(weights, _peft_names(alphas, part, mapping), settings)
+            except (TypeError, ValueError) as error:
+                raise RequestError(f"model = {str(file)!r}: settings that peft does not know: {error}") from error
+            parts[part] = LoraPart(config, weights)
+    return parts
+
+
+def check_lora_keys(keys: Iterable[str], reference: str) -> None:
+    """Refuses what diffusers would leave out of a LoRA, because then another model would be audited."""
+    for key in keys:
+        if LYCORIS_KEYS.search(key):
+            raise RequestError(
+                f"model = {reference!r}: {key} is of a LyCORIS adapter (LoHa, LoKr and kin), which is not supported; "
+                "allowed is LoRA"
+            )
+        if "dora_scale" in key:
+            raise RequestError(
+                f"model = {reference!r}: {key} is of a DoRA in kohya's format, which is not supported; allowed is LoRA"
+            )
+
+
+def _peft_names(state: Mapping[str, Any], part: str, mapping: dict[str, str]) -> dict[str, Any]:
+    """What of `state` belongs to a component, under peft's names."""
+    from diffusers.utils.state_dict_utils import convert_state_dict
+
+    own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    return {flat_name(name): value for name, value in convert_state_dict(own, mapping).items()}
+
+
+def _lora_config(weights: Mapping[str, Any], alphas: Mapping[str, float], settings: dict[str, Any]) -> Any:
+    """The configuration of a LoRA for peft: its own `settings`, or what the tensors and their alphas say.
+
+    diffusers' own derivation is not used: where alphas differ, its patterns do not match the names of attention
+    layers, which then get the most frequent alpha.
+    """
+    from peft import LoraConfig
+
+    layers = sorted({name.split(".lora_")[0] for name in weights})
+    where: dict[str, Any] = {
+        "target_modules": f"({'|'.join(map(re.escape, layers))})",
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "task_type": None,
+        "inference_mode": True,
+    }
+    if settings:
+        return LoraConfig(**{**settings, **where})
+    ranks = {
+        layer: weights[f"{layer}.lora_B.weight"].shape[1] for layer in layers if f"{layer}.lora_B.weight" in weights
+    }
+    scales = {layer: alphas.get(f"{layer}.lora_A.weight", rank) for layer, rank in ranks.items()}
+    return LoraConfig(
+        rank_pattern={f"^{re.escape(layer)}": rank for layer, rank in ranks.items()},
+        alpha_pattern={f"^{re.escape(layer)}": alpha for layer, alpha in scales.items()},
+        use_dora=any("lora_magnitude_vector" in name for name in weights),
+        lora_bias=any(name.endswith("lora_B.bias") for name in weights),
+        **where,
+    )

@@ -1,0 +1,154 @@
+"""Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, or a pinned hub id."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lmia.embedded import EMBEDDED, embedded
+from lmia.embedded.lists import read_lists
+from lmia.embedded.testing import random_model
+from lmia.models import forms
+from lmia.models.checkpoint import convert
+from lmia.models.files import (
+    HUB_ID,
+    HUB_NAME,
+    PICKLES,
+    check_weights,
+    digest_files,
+    files_of,
+    missing_parts,
+    resolve_layers,
+)
+from lmia.models.forms import Form
+from lmia.specs import RequestError, UnknownName
+
+RANDOM = "random"
+"""The name of a model with random weights, for tests and dry runs."""
+ALLOWED = f"{forms.ALLOWED}, {', '.join(EMBEDDED)}, {RANDOM}"
+TRAINED_LISTS = ("trained", "domain_trained", "unseen_photo", "domain_unseen")
+
+
+@dataclass(frozen=True)
+class ExternalModel:
+    """A model that was not made by the program at hand.
+
+    Attributes:
+        reference: what it is called: `tiny`, `random`, an absolute path, or OWNER/NAME@REVISION.
+        form: a whole pipeline, an adapter that lies over a base, or a checkpoint that takes what it lacks from one.
+        digest: of the files that matter, whatever they are called; of a hub id the revision, which is one.
+        version: of the way in which it is taken over.
+    """
+
+    reference: str
+    form: Form
+    digest: str
+    version: int = 1
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a base model has to be named beside it."""
+        return self.form != "pipeline"
+
+    def folder(self, scratch: Path) -> Path:
+        """A local folder of a pipeline in diffusers' format: where it is, or made or fetched now."""
+        if self.reference == RANDOM:
+            return random_model(scratch / "random", seed=0)
+        if self.reference in EMBEDDED:
+            return embedded(self.reference)
+        return resolve_layers([self.reference])[0]
+
+    def known_identities(self, kind: str, data: Any) -> frozenset[str]:
+        """Persons of a data source whose pictures the model was trained on, as far as it has lists."""
+        if self.reference not in EMBEDDED or kind != "population":
+            return frozenset()
+        return _known(self.reference, getattr(data, "seed", 0))
+
+
+@cache
+def _known(name: str, seed: int) -> frozenset[str]:
+    lists = read_lists(embedded(name))
+    return frozenset(row["identity"] for key in TRAINED_LISTS for row in lists.get(key, ()))
+
+
+@cache
+def resolve_base(reference: str) -> ExternalModel:
+    """The base model that `reference` names: a whole pipeline.
+
+    Raises:
+        RequestError: no such embedded model or folder, not a diffusers folder, a pickle, or a hub id without a
+            pinned revision; the message names the field `base`.
+    """
+    if reference == RANDOM:
+        return ExternalModel(reference, "pipeline", "seed-0")
+    if reference in EMBEDDED:
+        return ExternalModel(reference, "pipeline", digest_files(files_of(embedded(reference))))
+    if HUB_ID.fullmatch(reference):
+        return ExternalModel(reference, "pipeline", reference.partition("@")[2])
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        if missing := missing_parts(folder):
+            raise RequestError(f"base = {reference!r}: not a Stable Diffusion folder, no {', '.join(missing)} in it")
+        check_weights("base", reference, folder)
+        return ExternalModel(str(folder.absolute()), "pipeline", digest_files(files_of(folder)))
+    if HUB_NAME.fullmatch(reference):
+        raise RequestError(
+            f"base = {reference!r}: no such folder, and a hub id must be pinned: OWNER/NAME@<40 hexadecimal digits> "
+            "(`lmia pull OWNER/NAME` finds the revision)"
+        )
+    raise UnknownName("base", reference, [*EMBEDDED, RANDOM])
+
+
+@cache
+def resolve_model(reference: str) -> ExternalModel:
+    """The model that `reference` names, its form told from file names and safetensors headers.
+
+    Raises:
+        RequestError: nothing there, a pickle, something that is no model of Stable Diffusion 1's or 2's kind, or a
+            hub id without a pinned revision; the message names the field `model`, the value and what is allowed.
+    """
+    path = Path(reference).expanduser()
+    if reference == RANDOM or reference in EMBEDDED or HUB_ID.fullmatch(reference):
+        return _pipeline(reference)
+    if path.is_dir() and not missing_parts(path):
+        check_weights("model", reference, path)
+        return _pipeline(reference)
+    if not path.exists():
+        if path.suffix.lower() in (*PICKLES, ".safetensors") or reference.startswith((".", "/", "~")):
+            raise RequestError(f"model = {reference!r}: no such file or folder; {ALLOWED}")
+        return _pipeline(reference)  # says what is wrong with a name that is neither here nor pinned
+    form, files = forms.form_of(path, reference, ALLOWED)
+    return ExternalModel(str(path.absolute()), form, digest_files(files))
+
+
+def _pipeline(reference: str) -> ExternalModel:
+    try:
+        return resolve_base(reference)
+    except RequestError as error:
+        raise RequestError(f"{str(error).replace('base', 'model', 1)}; {ALLOWED}") from error
+
+
+def overlay_files(model: ExternalModel, base: Path | None, scratch: Path) -> Mapping[str, Path]:
+    """The files of which the store keeps a model, by their path inside its overlay folder.
+
+    A pipeline is kept as it is; an adapter lies in `lora/` exactly as given; a checkpoint is converted by diffusers'
+    own rules into the parts that it has, with the base's configurations.
+
+    Args:
+        model: from `resolve_model` or `resolve_base`.
+        base: folder of the base model in diffusers' format; only a checkpoint needs it.
+        scratch: folder for files that have to be made; they must outlive the returned mapping.
+
+    Raises:
+        RequestError: the base does not have the checkpoint's architecture, or there is none.
+    """
+    if model.form == "pipeline":
+        return files_of(model.folder(scratch))
+    _, files = forms.form_of(Path(model.reference), model.reference, ALLOWED)
+    if model.form == "adapter":
+        return files
+    if base is None:
+        raise RequestError(f"base = None: model {model.reference!r} is a checkpoint, which needs a base model")
+    (file,) = files.values()
+    return convert(file, base, scratch, model.reference)
