@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import ray
 
+from bench.engine.private import keep_private
 from bench.store import InfrastructureError
 from bench.workbench import Runtime
 
@@ -23,7 +24,6 @@ def connected(runtime: Runtime) -> Iterator[None]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process on the loopback alone
             os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy laptop starts slowly
             _start(runtime)
     except Exception as error:  # Ray raises bare Exceptions when a node does not come up
@@ -43,7 +43,7 @@ def _start(runtime: Runtime, tries: int = 2) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
+                **keep_private(),  # type: ignore[arg-type]
             )
         except Exception:  # Ray raises bare Exceptions when a node does not come up
             ray.shutdown()

@@ -11,11 +11,16 @@ from typing import Any
 
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from bench.engine.cluster import num_workers
 from bench.engine.worker import open_workbench, run_job, set_threads
 from bench.workbench import Runtime
+
+# Tune hands these to each trial in its runtime environment, which Ray writes into its logs. Workers have them from the
+# node that they run on.
+class_cache.ENV_VARS_TO_PROPAGATE = {v for v in class_cache.ENV_VARS_TO_PROPAGATE if not v.startswith("AWS_")}
 
 
 class Training(tune.Trainable):

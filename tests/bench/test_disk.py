@@ -63,7 +63,7 @@ def small_disk(tmp_path):
 def run(store: Path, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "bench", "run", str(SMALL), "--store", str(store), "--no-track"]
     command += ["--runtime", "workers=2", "--runtime", f"cache={folder / 'cache'}"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", **environment}
+    environment = {**os.environ, **environment}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.run(
         command,
