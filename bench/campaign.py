@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.axes import not_applicable
+from bench.benchmark import Benchmark
+from bench.cells import Cell, cells, suite
 from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
-from bench.grid import Benchmark, Cell, cells, not_applicable, suite
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Curve, ModelRef, Side
@@ -36,7 +38,7 @@ def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None
     Raises:
         RequestError: the data cannot answer the benchmark's questions.
     """
-    from bench.grid import data_spec
+    from bench.benchmark import data_spec
     from lmia.data.sources import SOURCES
 
     kind, data = data_spec(benchmark)

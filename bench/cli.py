@@ -120,7 +120,7 @@ def _running(command: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from bench import campaign
-    from bench.grid import load
+    from bench.cells import load
     from bench.progress import Progress, clock
     from bench.tracking import CampaignTracker
 
@@ -158,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
 def _runtime(args: argparse.Namespace) -> Any:
     from pydantic import ValidationError
 
-    from bench.grid import override
+    from bench.config import override
     from bench.workbench import Runtime
     from lmia.specs import explain
 
@@ -175,7 +175,7 @@ def _plan(args: argparse.Namespace) -> int:
     import json
 
     from bench import campaign
-    from bench.grid import load
+    from bench.cells import load
 
     benchmark = load(args.preset, args.set)
     asked = campaign.questions(benchmark, _tell)
@@ -272,8 +272,8 @@ def _audit(args: argparse.Namespace) -> int:
     from bench.audit.plan import plan
     from bench.audit.request import Audit
     from bench.audit.result import result
+    from bench.config import method_spec, override
     from bench.driver import Driver, revision
-    from bench.grid import method_spec, override
     from bench.progress import Progress, clock
 
     names = ("model", "base", "generated", "members", "nonmembers", "shadow", "auxiliary", "caption", "prompt", "fpr")
@@ -309,7 +309,7 @@ def _audit(args: argparse.Namespace) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import json
 
-    from bench.grid import method_spec, override
+    from bench.config import method_spec, override
     from lmia.embedded.pretrain import pretrain
     from lmia.embedded.recipe import PretrainSpec
 
@@ -367,7 +367,8 @@ def _attacks(args: argparse.Namespace) -> int:
 
 
 def _presets(args: argparse.Namespace) -> int:
-    from bench.grid import cells, load, preset_names
+    from bench.cells import cells, load
+    from bench.config import preset_names
 
     for name in preset_names():
         benchmark = load(name)

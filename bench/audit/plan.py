@@ -180,7 +180,7 @@ class _Planner:
     @cached_property
     def shadow(self) -> dict[str, Artifact]:
         """A shadow model tuned on every other person of the shadow folder, with both halves."""
-        from bench.grid import method_spec
+        from bench.config import method_spec
         from lmia.finetune.methods import METHODS
 
         audit = self.audit
@@ -206,7 +206,7 @@ class _Planner:
 
     def draws(self, model: Artifact, seed: int) -> Artifact:
         """What a model draws for the audit's prompts."""
-        from bench.grid import method_spec
+        from bench.config import method_spec
         from lmia.models.sample import SampleSpec
 
         audit = self.audit

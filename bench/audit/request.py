@@ -132,7 +132,7 @@ def rankable() -> list[str]:
 
 def spec_of_attack(name: str, settings: dict[str, Any]) -> Any:
     """An attack's spec from plain settings; RequestError names what is wrong with them."""
-    from bench.grid import method_spec
+    from bench.config import method_spec
 
     return method_spec(ATTACKS.get(name).Spec, settings, f"settings.{name}")
 

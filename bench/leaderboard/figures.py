@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.axes import ENTRANT_AXES
 from bench.leaderboard import words
-from bench.leaderboard.rank import ENTRANT_AXES, AttackEntry, Board, Entry
+from bench.leaderboard.rank import AttackEntry, Board, Entry
 from bench.leaderboard.side import Curve
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bench.axes import AXES, TARGET_AXES
 from bench.leaderboard import words
 from bench.leaderboard.rank import AttackEntry, Board, Entry
-from bench.leaderboard.row import AXES, Measured, Row, why_null
+from bench.leaderboard.row import Measured, Row, why_null
 from bench.leaderboard.side import Curve
 
 SHEET_WIDTH_PX = 1024
@@ -399,8 +400,6 @@ def _attack_row(attack: AttackEntry, low: float, high: float) -> dict[str, Any]:
 
 
 def _target_text(key: tuple[Any, ...]) -> str:
-    from bench.leaderboard.rank import TARGET_AXES
-
     pairs = zip(TARGET_AXES, key, strict=True)
     return ", ".join(
         f"{words.AXIS_TITLES[axis]} {words.axis_text(value)}" for axis, value in pairs if value is not None

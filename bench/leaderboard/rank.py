@@ -18,16 +18,14 @@ from typing import Any, Literal
 
 import yaml
 
-from bench.grid import TARGET_AXES
-from bench.leaderboard.row import AXES, Row, reasons_of, why_null
+from bench.axes import AXES, ENTRANT_AXES, TARGET_AXES
+from bench.leaderboard.row import Row, reasons_of, why_null
 from bench.leaderboard.side import Side
 from lmia.metrics.estimates import Estimate, from_interval, missing
 from lmia.metrics.multiplicity import holm, suite_mean
 
 ALPHA = 0.05
 
-# An attack is entered with these axes; the others say what it is tried on.
-ENTRANT_AXES = ("attack", "captions", "aux", "guidance", "prompt", "steps")
 
 # What an attacker must have for these negatives, beside the target itself.
 SHADOW_DATA = {"shadow": "another source", "real": "another source", "mix": "another source", "part_c": "same source"}

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.axes import AXES
 from bench.leaderboard import words
 from bench.leaderboard.rank import Board, Campaign, Entry, join
-from bench.leaderboard.row import AXES, Measured, Row
+from bench.leaderboard.row import Measured, Row
 from bench.leaderboard.side import Side
 from lmia.specs import UnknownName
 

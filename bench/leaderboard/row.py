@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from bench.axes import Axes
 from lmia.specs import RequestError, explain
 
 Estimand = Literal["same_source", "cross_source", "person", "amplification", "uncontrolled"]
@@ -18,33 +19,10 @@ Status = Literal["ok", "failed", "undersized"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
-AxisValue = str | int | float | None
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Axes(_Part):
-    """The point of the grid; null where an axis does not apply to the attack."""
-
-    source: AxisValue = Field(None, description="where the target's training people come from")
-    aux: AxisValue = Field(None, description="the attack model's negatives")
-    target_mark: AxisValue = Field(None, description="watermark on the target's training pictures")
-    member_mark: AxisValue = Field(None, description="watermark on the members among the query pictures")
-    nonmember_mark: AxisValue = Field(None, description="watermark on the non-members among the query pictures")
-    guidance: AxisValue = Field(None, description="guidance scale of the generations")
-    prompt: AxisValue = Field(None, description="prompt of the generations")
-    steps: AxisValue = Field(None, description="inference steps of the generations")
-    epochs: AxisValue = Field(None, description="fine-tuning epochs of the target")
-    method: AxisValue = Field(None, description="fine-tuning method of the target")
-    attack: AxisValue = Field(None, description="the attack")
-    captions: AxisValue = Field(None, description="captions that the attack is given with a query picture")
-    query: AxisValue = Field(None, description="query class of the non-members")
-    base: AxisValue = Field(None, description="the model that was fine-tuned")
-
-
-AXES = tuple(Axes.model_fields)
 
 
 class Rate(_Part):

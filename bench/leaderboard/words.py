@@ -6,27 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench.axes import AXES
 from bench.leaderboard.rank import ALPHA, Board, Entry
-from bench.leaderboard.row import AXES, Interval, Row
+from bench.leaderboard.row import Interval, Row
 
 MISSING = "–"
 
-AXIS_TITLES = {
-    "source": "source",
-    "aux": "negatives",
-    "target_mark": "target mark",
-    "member_mark": "members' mark",
-    "nonmember_mark": "non-members' mark",
-    "guidance": "guidance",
-    "prompt": "prompt",
-    "steps": "inference steps",
-    "epochs": "epochs",
-    "method": "fine-tuning",
-    "attack": "attack",
-    "captions": "captions",
-    "query": "non-members",
-    "base": "base model",
-}
+AXIS_TITLES = {name: axis.title for name, axis in AXES.items()}
 
 SECTION_TITLES = {
     "ranked": "Ranked: members against unseen people of the same source",

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from bench.grid import Cell, data_spec, finetune_spec, method_spec, sample_spec
+from bench.benchmark import data_spec, finetune_spec, sample_spec
+from bench.cells import Cell
+from bench.config import method_spec
 from bench.plan.artifact import Artifact
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec

@@ -17,9 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.axes import AXES
 from bench.leaderboard import words
 from bench.leaderboard.rank import Board, Entry
-from bench.leaderboard.row import AXES, Measured, why_null
+from bench.leaderboard.row import Measured, why_null
 from bench.leaderboard.side import ModelRef
 from bench.tracking.database import Database, metric, now, redacted, short_hash, tag
 

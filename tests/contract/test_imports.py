@@ -46,7 +46,7 @@ def loaded_after(code: str) -> set[str]:
     [
         "import lmia, bench",
         "from bench.cli import parser; parser().format_help()",
-        "from bench import campaign; from bench.grid import load; campaign.questions(load('tiny'))",
+        "from bench import campaign; from bench.cells import load; campaign.questions(load('tiny'))",
         "from lmia.attacks import ATTACKS; [ATTACKS.get(n).nfe(ATTACKS.get(n).Spec()) for n in ATTACKS.names()]",
         "import lmia.metrics.estimands, lmia.metrics.low_fpr, lmia.metrics.sets",
     ],

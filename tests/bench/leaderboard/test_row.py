@@ -3,7 +3,8 @@ import json
 import fake_rows
 import pytest
 
-from bench.leaderboard.row import AXES, Row, equal, join_reasons, reasons_of, why_null
+from bench.axes import AXES
+from bench.leaderboard.row import Row, equal, join_reasons, reasons_of, why_null
 from lmia.specs import RequestError
 
 
@@ -37,12 +38,6 @@ def test_fields_are_those_promised():
 def test_json_round_trip(row):
     assert Row.from_json(row.to_json()) == row
     assert Row.of(json.loads(row.to_json())) == row
-
-
-def test_axes_are_the_grid_s():
-    from bench.grid import AXES as GRID_AXES
-
-    assert AXES == GRID_AXES
 
 
 def test_equality_ignores_cost_and_provenance_only():

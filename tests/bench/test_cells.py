@@ -2,7 +2,9 @@
 
 import pytest
 
-from bench.grid import AXES, cells, load, merge, preset_names, suite, validate
+from bench.axes import AXES, ENTRANT_AXES, TARGET_AXES, Axes
+from bench.cells import cells, load, suite, validate
+from bench.config import preset_names
 from lmia.specs import RequestError
 
 
@@ -31,10 +33,12 @@ def test_axes_that_do_not_apply_are_null_and_do_not_multiply():
     assert cell.axes.captions == "caption"
 
 
-def test_axis_names_are_those_of_the_row():
-    from bench.leaderboard.row import AXES as ROW_AXES
+def test_axes_are_those_of_the_row_and_each_belongs_to_one_thing():
+    from bench.leaderboard.row import Row
 
-    assert set(AXES) == set(ROW_AXES)
+    assert Row.model_fields["axes"].annotation is Axes
+    assert tuple(AXES) == tuple(Axes.model_fields)
+    assert sorted((*TARGET_AXES, *ENTRANT_AXES, "query")) == sorted(AXES)
 
 
 @pytest.mark.parametrize(
@@ -70,24 +74,6 @@ def test_mistakes_are_named_before_any_work(preset, overrides, message):
     with pytest.raises(RequestError) as caught:
         questions(load(preset, overrides))
     assert message in str(caught.value)
-
-
-def test_file_extends_preset_and_overrides_win(tmp_path):
-    (tmp_path / "mine.yaml").write_text("extends: tiny\nname: mine\npictures: 8\n")
-    (tmp_path / "more.yaml").write_text("extends: mine.yaml\nname: more\ndefault: {steps: 3}\n")
-    benchmark = load(str(tmp_path / "more.yaml"), ["pictures=4", "people.aux=7"])
-    assert (benchmark.name, benchmark.pictures, benchmark.default.steps) == ("more", 4, 3)
-    assert benchmark.people == {"A": 5, "B": 5, "C": 5, "aux": 7, "query": 5}
-    (tmp_path / "loop.yaml").write_text("extends: loop.yaml\n")
-    with pytest.raises(RequestError, match="extends itself"):
-        load(str(tmp_path / "loop.yaml"))
-
-
-def test_merge_replaces_lists_and_merges_mappings():
-    assert merge({"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}, "d": 1}
-    below = {"data": {"kind": "population", "people": 9}}
-    assert merge(below, {"data": {"size": 32}}) == {"data": {"kind": "population", "people": 9, "size": 32}}
-    assert merge(below, {"data": {"kind": "folder", "root": "x"}}) == {"data": {"kind": "folder", "root": "x"}}
 
 
 def test_a_suite_is_completed_by_the_default():
