@@ -27,6 +27,7 @@ lint: setup
 	$(BIN)/ruff format --check lmia bench tests
 	$(BIN)/ruff check lmia bench tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 lock: setup
 	echo "# Exact versions, tested together. Remade by: make lock" > requirements.lock
