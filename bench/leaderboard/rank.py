@@ -21,14 +21,10 @@ import yaml
 from bench.axes import AXES, ENTRANT_AXES, TARGET_AXES
 from bench.leaderboard.row import Row, reasons_of, why_null
 from bench.leaderboard.side import Side
-from lmia.metrics.estimates import Estimate, from_interval, missing
-from lmia.metrics.multiplicity import holm, suite_mean
+from lmia.metrics.multiplicity import holm, suite_interval, suite_lower_bound
 
 ALPHA = 0.05
 
-
-# What an attacker must have for these negatives, beside the target itself.
-SHADOW_DATA = {"shadow": "another source", "real": "another source", "mix": "another source", "part_c": "same source"}
 
 Section = Literal["ranked", "cross", "planted", "control", "other", "apart"]
 Key = tuple[Any, ...]
@@ -228,24 +224,19 @@ def why_unranked(row: Row) -> str | None:
     return f"no Delta: {why_null(row, 'delta_auc')}"
 
 
-def estimate_of(row: Row) -> Estimate:
-    """Delta as an estimate. Its standard error is the lower arm of the interval: what is asked is whether Delta > 0."""
-    delta, ci = row.measured.delta_auc, row.measured.delta_auc_ci
-    if delta is None or ci is None or not ci[0] < delta:
-        return missing("no Delta, or no interval below it")
-    return from_interval(delta, (ci[0], 2 * delta - ci[0]))
-
-
 def p_of(row: Row) -> float | None:
-    """One-sided p-value of Delta <= 0: the permutation test of the set if there is one, else a normal test of Delta."""
+    """One-sided p-value of Delta <= 0: the permutation test of the set if there is one, else Delta's own t test."""
     if row.measured.set_p_value is not None:
         return row.measured.set_p_value
-    return estimate_of(row).p_greater()
+    return row.measured.delta_estimate().p_greater()
 
 
 def lower_bound(row: Row, num_rows: int) -> float | None:
-    """Lower bound of Delta that holds for all `num_rows` rows at once with probability .95 (Bonferroni, one-sided)."""
-    return estimate_of(row).lower_bound(ALPHA / max(num_rows, 1))
+    """Lower bound of Delta that holds for all `num_rows` rows at once with probability .95 (Bonferroni, one-sided).
+
+    From the row's own Student t on the log-odds scale; a row of version 1 is read as a normal estimate.
+    """
+    return row.measured.delta_estimate().lower_bound(ALPHA / max(num_rows, 1))
 
 
 def rank_attacks(entries: Iterable[Entry], suite: Sequence[Key]) -> list[AttackEntry]:
@@ -259,8 +250,8 @@ def rank_attacks(entries: Iterable[Entry], suite: Sequence[Key]) -> list[AttackE
     for (track, entrant, level), by_target in tried.items():
         rows = [entry.row for entry in by_target.values()]
         deltas = [row.measured.delta_auc for row in rows if row.measured.delta_auc is not None]
-        mean = suite_mean([estimate_of(row) for row in rows])
-        mean = from_interval(mean.value, mean.interval)
+        estimates = [row.measured.delta_estimate() for row in rows]
+        ci = suite_interval(estimates)
         found.append(
             AttackEntry(
                 track=track,
@@ -270,8 +261,8 @@ def rank_attacks(entries: Iterable[Entry], suite: Sequence[Key]) -> list[AttackE
                 num_targets=len(rows),
                 num_suite=len(suite),
                 delta=math.fsum(deltas) / len(deltas),
-                delta_ci=None if mean.low is None or mean.high is None else (mean.low, min(mean.high, 0.5)),
-                bound=mean.lower_bound(ALPHA / len(tried)),
+                delta_ci=None if ci is None else (ci[0], min(ci[1], 0.5)),
+                bound=suite_lower_bound(estimates, ALPHA / len(tried)),
                 nfe=_mean([row.cost.nfe for row in rows if row.cost.nfe is not None]),
                 nfe_offline=_mean([row.cost.nfe_offline for row in rows if row.cost.nfe_offline is not None]),
             )
@@ -288,17 +279,10 @@ def rank_attacks(entries: Iterable[Entry], suite: Sequence[Key]) -> list[AttackE
 
 
 def track_of(entry: Entry) -> tuple[str, str, str]:
-    """(access, captions, shadow data): what the attack is given, as its side says, else as its name and axes do."""
-    axes = entry.row.axes
-    access = entry.side.access or _access_of(str(axes.attack))
-    shadow = entry.side.shadow or SHADOW_DATA.get(str(axes.aux), "none")
-    return access, "none" if axes.captions is None else str(axes.captions), shadow
-
-
-def _access_of(attack: str) -> str:
-    from lmia.attacks import ATTACKS
-
-    return ATTACKS.get(attack).access if attack in ATTACKS.names() else "access not stated"
+    """(access, captions, shadow data): what the attack is given; access and shadow data as the row's question says."""
+    captions = entry.row.axes.captions
+    captions = "none" if captions is None else str(captions)
+    return entry.side.access or "access not stated", captions, entry.side.shadow or "none"
 
 
 def target_key(row: Row) -> Key:

@@ -100,7 +100,7 @@ def _csv_row(entry: Entry, benchmark: str, rates: list[str], metrics: list[str])
         value = getattr(m, field)
         if field.endswith("_ci"):
             line |= {f"{field[:-3]}_low": value and value[0], f"{field[:-3]}_high": value and value[1]}
-        elif field not in ("tpr_at_fpr", "metrics"):
+        elif field not in ("tpr_at_fpr", "metrics", "estimates"):
             line[field] = value
     for rate in rates:
         found = m.tpr_at_fpr.get(rate)

@@ -2,17 +2,20 @@
 
 Field names are a promise to whoever reads the JSON and are never renamed. A number that could not be computed is
 null; why stands in `reason`, written by `join_reasons` and read by `why_null`. NaN and infinities are refused.
+Version 2 added `measured.estimates`; rows of version 1 are still read.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bench.axes import Axes
+from lmia.metrics.estimates import Estimate, from_interval, missing
+from lmia.metrics.judge import Estimand
 from lmia.specs import RequestError, explain
 
-Estimand = Literal["same_source", "cross_source", "person", "amplification", "uncontrolled"]
 Level = Literal["picture", "identity", "set"]
 Role = Literal["ranked", "reference", "control", "planted"]
 Status = Literal["ok", "failed", "undersized"]
@@ -31,6 +34,24 @@ class Rate(_Part):
     tpr: Probability
     ci: Interval | None = None
     false_positives: float | None = Field(None, ge=0, description="a mean, hence a fraction, over several worlds")
+
+
+class Uncertainty(_Part):
+    """What an estimate's interval was computed from, so that limits at other levels and p-values can be."""
+
+    se: float = Field(ge=0, description="standard error, linear scale")
+    df: float | None = Field(None, gt=0, description="degrees of freedom of Student's t; null: the normal's")
+    scale: Literal["logit", "delta", "linear"] = Field("linear", description="on which the interval is symmetric")
+    centre: float | None = Field(None, description="of the interval on its scale; null: the value")
+    spread: float | None = Field(None, ge=0, description="standard error on that scale; null: se")
+    pairs: float | None = Field(None, gt=0, description="persons in the smaller class where exact limits count")
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "Uncertainty":
+        """Of an estimate that has a standard error."""
+        names = ("se", "scale", "centre", "spread", "pairs")
+        df = None if math.isinf(estimate.df) else estimate.df
+        return cls(df=df, **{name: getattr(estimate, name) for name in names})
 
 
 class Measured(_Part):
@@ -54,6 +75,20 @@ class Measured(_Part):
     tpr_at_fpr: dict[str, Rate | None] = Field(default_factory=dict)
     set_p_value: Probability | None = None
     metrics: dict[str, float | None] = Field(default_factory=dict)
+    estimates: dict[str, Uncertainty] = Field(
+        default_factory=dict, description="uncertainty of the estimates above, by name; none in rows of version 1"
+    )
+
+    def delta_estimate(self) -> Estimate:
+        """Delta with its standard error; of a row of version 1 as a normal one with the lower arm of its interval."""
+        delta, ci = self.delta_auc, self.delta_auc_ci
+        if delta is None or ci is None or not ci[0] < delta:
+            return missing("no Delta, or no interval below it")
+        kept = self.estimates.get("delta_auc")
+        if kept is None:  # what is asked is whether Delta > 0, so the lower arm counts
+            return from_interval(delta, (ci[0], 2 * delta - ci[0]))
+        shape = kept.model_dump() | {"df": math.inf if kept.df is None else kept.df}
+        return Estimate(delta, ci[0], ci[1], method="as in the row", **shape)
 
 
 class Cost(_Part):
@@ -78,7 +113,7 @@ class Provenance(_Part):
 class Row(_Part):
     """One cell's answer."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     cell: str = Field(min_length=1)
     axes: Axes
     estimand: Estimand

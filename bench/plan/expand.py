@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from bench.artifacts.row import (
+    BlindInputs,
+    RowInputs,
+    RowSpec,
+    ScoredInputs,
+    TargetInputs,
+    WorldInputs,
+    people_needed,
+    row,
+)
 from bench.benchmark import data_spec, finetune_spec, sample_spec
 from bench.cells import Cell
 from bench.config import method_spec
@@ -17,7 +27,6 @@ from bench.plan.artifact import Artifact
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec
 from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec, count_pictures, source_of
-from bench.stages.row import RowSpec
 from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from lmia.attacks import ATTACKS, Attack
 from lmia.data.captions import class_prompt
@@ -325,72 +334,74 @@ class _Question:
     # ---- the row
 
     def row(self) -> Artifact:
-        """Scores of every world, half and query set, with their controls, under names that the row stage knows."""
+        """The row, over every world and condition, with its controls."""
         self.check_captions()
-        inputs: dict[str, Artifact] = {}
-        states = self._mark_states()
-        for world in range(self.settings.worlds):
-            for state, (member_mark, nonmember_mark) in enumerate(states):
-                self._world(inputs, f"w{world}m{state}", world, member_mark, nonmember_mark)
-        self._blind(inputs, states[0])
-        if self.axes.guidance is not None:
-            inputs["sheet"] = self.positives("A", 0)
-        axes = {k: v for k, v in self.axes.resolved().items() if v is not None}
+        conditions = self._conditions()
+        worlds = [
+            self._world(world, number, *marks)
+            for world in range(self.settings.worlds)
+            for number, marks in enumerate(conditions)
+        ]
+        blind = self._blind(*conditions[0])
+        sheet = self.positives("A", 0) if self.axes.guidance is not None else None
+        attack = self.attack_settings(self.axes.attack, 0)
         spec = RowSpec(
-            axes=axes,
+            axes={k: v for k, v in self.axes.resolved().items() if v is not None},
             estimand=self.cell.estimand,
             role=self.cell.role,
             flags=self.cell.flags,
             evidence=self.settings.evidence,
             absent=self.absent,
-            access=self.attack.access_for(self.attack_settings(self.axes.attack, 0)),
-            shadow=self._shadow_data(),
+            access=self.attack.access_for(attack),
+            shadow=people_needed(self.axes.aux, shadow_target="shadow" in self.attack.requires(attack)),
         )
-        return Artifact("row", "estimate", RowSpec.version(), spec, inputs)
+        return row(spec, RowInputs(tuple(worlds), blind, sheet))
 
-    def _shadow_data(self) -> str | None:
-        """What people the attacker must have beside the target, in words; None where nobody."""
-        if "shadow" in self.attack.requires(self.attack_settings(self.axes.attack, 0)):
-            return "same source"
-        return {"shadow": "another source", "mix": "another source", "part_c": "same source"}.get(self.axes.aux)
-
-    def _mark_states(self) -> list[tuple[str, str]]:
+    def _conditions(self) -> list[tuple[str, str]]:
+        """The marks on members and non-members under which a world is judged."""
         if self.axes.member_mark == "both":
             return [(self.axes.target_mark, self.axes.target_mark), ("none", "none")]
         return [(self.axes.member_mark, self.axes.nonmember_mark)]
 
-    def _world(self, inputs: dict[str, Artifact], name: str, world: int, member_mark: str, nonmember_mark: str) -> None:
-        held = self.axes.query == "member_person"
-        source = self.axes.source
-        cross = self.cell.estimand == "cross_source"
-        for half, twin in (("A", "B"), ("B", "A")):
-            if self.axes.query == "generated":
-                if self.axes.aux is None or self.axes.prompt is None:
-                    raise RequestError(f"query = 'generated' needs an attack with negatives, not {self.axes.attack!r}")
-                inputs[f"{name}.{half}.seen"] = self.scored(half, world, self.positives(half, world, SECOND_SET))
-                inputs[f"{name}.{half}.other"] = self.scored(half, world, self._other_set(world))
-                continue
-            sets = {
-                "seen": self.real(source, half, held=held, mark=member_mark),
-                "unseen": self.real(source, twin, held=held, mark=nonmember_mark),
-            }
-            if cross:
-                # The members' stand-ins carry the members' mark: source_auc changes membership and nothing else.
-                sets["unseen"] = self.real(source, twin, mark=member_mark)
-                sets["other"] = self._other_people(nonmember_mark)
-            inputs[f"{name}.{half}.model"] = self.target(half, world)
-            for role, query in sets.items():
-                inputs[f"{name}.{half}.{role}"] = self.scored(half, world, query)
-                inputs[f"{name}.{half}.{role}.query"] = query
-                if half == "A":
-                    on_base = self.scored_on_base(world, query)
-                    if on_base is not None:
-                        inputs[f"{name}.base.{role}"] = on_base
-            if "loss_gap" in self.settings.controls:
-                model = self.target(half, world)
-                for role, part in (("seen", half), ("unseen", twin)):
-                    query = self.real(source, part)
-                    inputs[f"{name}.{half}.gap.{role}"] = self.scores("loss", world, query, model=model, learned=None)
+    def _world(self, world: int, condition: int, member_mark: str, nonmember_mark: str) -> WorldInputs[Artifact]:
+        if self.axes.query == "generated":
+            if self.axes.aux is None or self.axes.prompt is None:
+                raise RequestError(f"query = 'generated' needs an attack with negatives, not {self.axes.attack!r}")
+            return WorldInputs(self._drawn("A", world), self._drawn("B", world), world, condition)
+        marks = member_mark, nonmember_mark
+        return WorldInputs(
+            self._target("A", "B", world, *marks), self._target("B", "A", world, *marks), world, condition
+        )
+
+    def _drawn(self, half: str, world: int) -> TargetInputs[Artifact]:
+        """A target that is asked to tell its own pictures from the auxiliary model's."""
+        seen = self.scored(half, world, self.positives(half, world, SECOND_SET))
+        return TargetInputs(ScoredInputs(seen), other=ScoredInputs(self.scored(half, world, self._other_set(world))))
+
+    def _target(
+        self, half: str, twin: str, world: int, member_mark: str, nonmember_mark: str
+    ) -> TargetInputs[Artifact]:
+        source, held = self.axes.source, self.axes.query == "member_person"
+        seen = self.real(source, half, held=held, mark=member_mark)
+        unseen, other = self.real(source, twin, held=held, mark=nonmember_mark), None
+        if self.cell.estimand == "cross_source":
+            # The members' stand-ins carry the members' mark: source_auc changes membership and nothing else.
+            unseen = self.real(source, twin, mark=member_mark)
+            other = self._scored(half, world, self._other_people(nonmember_mark))
+        model = self.target(half, world)
+        losses: list[Artifact | None] = [None, None]
+        if "loss_gap" in self.settings.controls:
+            losses = [
+                self.scores("loss", world, self.real(source, part), model=model, learned=None) for part in (half, twin)
+            ]
+        return TargetInputs(
+            self._scored(half, world, seen), self._scored(half, world, unseen), other, model, losses[0], losses[1]
+        )
+
+    def _scored(self, half: str, world: int, query: Artifact) -> ScoredInputs[Artifact]:
+        # Both halves' pictures are among those of target A, so the base control needs no second pass for its twin.
+        base = self.scored_on_base(world, query) if half == "A" else None
+        return ScoredInputs(self.scored(half, world, query), query, base)
 
     @property
     def elsewhere(self) -> str:
@@ -403,26 +414,25 @@ class _Question:
     def _other_set(self, world: int) -> Artifact:
         return self.negatives(world, SECOND_SET) if self.axes.aux != "real" else self.real(self.other, "query")
 
-    def _blind(self, inputs: dict[str, Artifact], marks: tuple[str, str]) -> None:
+    def _blind(self, member_mark: str, nonmember_mark: str) -> BlindInputs[Artifact] | None:
         if "blind" not in self.settings.controls:
             self.absent["blind_auc"] = "this benchmark does not ask for the blind control here"
-            return
+            return None
         if self.axes.query == "generated":
             self.absent["blind_auc"] = "no membership is asked for: the query pictures are generated"
             self.absent["base_auc"] = self.absent["blind_auc"]
-            return
+            return None
         spec = self.attack_settings("blind", 0)
         version = ATTACKS.get("blind").version
-        member_mark, nonmember_mark = marks
         held = self.axes.query == "member_person"
         if self.cell.estimand != "cross_source":
             # For the halves of one source nobody else stands for a half: each person is scored from the others.
-            sides = {
+            halves = {
                 "positives": self.real(self.axes.source, "A", held=held, mark=member_mark),
                 "negatives": self.real(self.axes.source, "B", held=held, mark=nonmember_mark),
             }
-            inputs["blind.both"] = Artifact("scores", "blind_crossfit", version, BlindCrossfitSpec(blind=spec), sides)
-            return
+            crossfit = BlindCrossfitSpec(blind=spec)
+            return BlindInputs(halves=Artifact("scores", "blind_crossfit", version, crossfit, halves))
         learned = Artifact(
             "attack",
             "blind",
@@ -433,7 +443,7 @@ class _Question:
                 "negatives": self.real(self.elsewhere, "aux", mark=nonmember_mark),
             },
         )
-        for half in HALVES:
-            query = self.real(self.axes.source, half, mark=member_mark)
-            inputs[f"blind.{half}"] = self.scores("blind", 0, query, model=None, learned=learned)
-        inputs["blind.other"] = self.scores("blind", 0, self._other_people(nonmember_mark), model=None, learned=learned)
+        sets = [self.real(self.axes.source, half, mark=member_mark) for half in HALVES]
+        sets.append(self._other_people(nonmember_mark))
+        a, b, other = (self.scores("blind", 0, query, model=None, learned=learned) for query in sets)
+        return BlindInputs(a=a, b=b, other=other)

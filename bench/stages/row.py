@@ -1,57 +1,33 @@
 """Rows: the answer for a cell, an estimate over its worlds with its controls beside it. Made by the driver.
 
-Membership is joined here, from the list of pictures that each model was trained on.
+Scores are read here, and membership is joined from the list of pictures that each model was trained on; what they say
+is judged in lmia.metrics.judge.
 """
 
 import io
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from bench.leaderboard.row import Cost, Measured, Provenance, Rate, Row, join_reasons
+from bench.artifacts.row import BlindInputs, RowInputs, RowSpec, ScoredInputs, TargetInputs, WorldInputs, unflatten
+from bench.leaderboard.row import Cost, Measured, Provenance, Rate, Row, Uncertainty, join_reasons
 from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job
 from bench.stages.scores import read
 from bench.store import InputRef, Manifest, Ref
 from bench.workbench import Workbench, mixed
-from lmia.metrics.estimands import auc_estimate, cross_source, crossover_delta
-from lmia.metrics.estimates import Estimate
-from lmia.metrics.low_fpr import low_fpr
-from lmia.metrics.roc import roc_curve
+from lmia.metrics import judge
+from lmia.metrics.roc import auc, roc_curve
 from lmia.metrics.scores import Scores, ScoreSet
-from lmia.metrics.sets import set_p_value
-from lmia.specs import Spec
 
 EXECUTOR = "driver"
-FPRS = (0.1, 0.01, 0.001)
 SHEET_PICTURES = 24
-# Below this many pictures or people on a side, no interval of ours was shown to cover.
-SMALLEST = 8
-
-
-class RowSpec(Spec):
-    """The question, as far as it is not in the inputs."""
-
-    axes: dict[str, Any]
-    estimand: str
-    role: str
-    flags: tuple[str, ...] = ()
-    evidence: str = "synthetic"
-    absent: dict[str, str] = Field(default_factory=dict, description="controls that have no meaning here, and why")
-    access: str = "none"
-    shadow: str | None = None
-
-    @staticmethod
-    def version() -> int:
-        """Of the estimates; raised when a row's numbers change."""
-        return 1
+CURVE_POINTS = 200
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -63,13 +39,65 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 
 
 def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
-    """Estimate, and keep the row with what is shown beside it."""
+    """Read, judge, and keep the row with what is shown beside it."""
+    started = time.monotonic()
     ref = Ref.from_json(payload["refs"][0])
-    row, curves = _Judge(ref, bench).row()
+    spec, inputs = RowSpec(**ref.spec), unflatten(ref.inputs)
+    reader = _Reader(bench)
+    judged = judge.judge(reader.question(spec, inputs))
+    row = Row(
+        cell=ref.address,
+        axes=spec.axes,
+        estimand=spec.estimand,
+        role=spec.role,
+        status=judged.status,
+        flags=_flags(spec, reader.numerics),
+        reason=join_reasons(judged.reasons),
+        measured=measured(judged),
+        cost=_cost(inputs, bench, time.monotonic() - started),
+        provenance=Provenance(
+            revision=bench.revision,
+            numerics=sorted(reader.numerics),
+            scores=sorted({i.address for i in ref.inputs.values() if bench.manifest(i).kind == "scores"}),
+            evidence=spec.evidence,
+            made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        ),
+    )
+    curves = _curves(inputs, judged.sets, bench)
     files = {"row.json": row.to_json(indent=1).encode(), "curves.json": json.dumps(curves).encode()}
-    if "sheet" in ref.inputs:
-        files["sheet.png"] = contact_sheet(bench.pictures(ref.inputs["sheet"]).images()[:SHEET_PICTURES])
+    if inputs.sheet is not None:
+        files["sheet.png"] = contact_sheet(bench.pictures(inputs.sheet).images()[:SHEET_PICTURES])
     bench.store.put_slice(ref, 0, files)
+
+
+def measured(judged: judge.Measured) -> Measured:
+    """What was judged, as a row's numbers."""
+    numbers: dict[str, Any] = {}
+    metrics: dict[str, float | None] = {}
+    for name, estimate in judged.estimates.items():
+        if name != "difference":
+            numbers |= {name: estimate.value, f"{name}_ci": estimate.interval}
+            continue
+        metrics["left"] = estimate.value
+        if estimate.interval:
+            metrics["left_low"], metrics["left_high"] = estimate.interval
+    if judged.loss_gap is not None:
+        metrics["loss_gap"] = judged.loss_gap
+    return Measured(
+        num_members=judged.num_members,
+        num_nonmembers=judged.num_nonmembers,
+        num_identities=judged.num_identities,
+        worlds=judged.num_models,
+        mde=judged.mde,
+        tpr_at_fpr={
+            fpr: None if isinstance(rate, str) else Rate(tpr=rate.tpr, ci=rate.ci, false_positives=rate.false_positives)
+            for fpr, rate in judged.tpr_at_fpr.items()
+        },
+        set_p_value=judged.set_p_value,
+        metrics=metrics,
+        estimates={name: Uncertainty.of(e) for name, e in judged.estimates.items() if e.se is not None},
+        **numbers,
+    )
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8) -> bytes:
@@ -87,38 +115,94 @@ def contact_sheet(images: np.ndarray, columns: int = 8) -> bytes:
     return sink.getvalue()
 
 
-@dataclass
-class _Judge:
-    """One row's inputs, by the names that bench.plan.expand gave them."""
+class _Reader:
+    """Scores, persons and membership from the store.
 
-    ref: Ref
-    bench: Workbench
+    `numerics` collects which machines made the scores of the query pictures (the target's and its base's).
+    """
 
-    def __post_init__(self) -> None:
-        self.spec = RowSpec(**self.ref.spec)
+    def __init__(self, bench: Workbench):
+        self.bench = bench
         self.numerics: set[str] = set()
-        self.reasons: dict[str, str] = dict(self.spec.absent)
-        self._identities: dict[str, dict[str, str]] = {}
+        self._persons: dict[str, dict[str, str]] = {}
 
-    # ---- reading
+    def question(self, spec: RowSpec, inputs: RowInputs[InputRef]) -> judge.Question:
+        """Everything that is judged."""
+        worlds = [self.world(spec, world) for world in inputs.worlds]
+        blind = None
+        if inputs.blind is not None:
+            blind = self.blind(inputs.blind, inputs.worlds[0], worlds[0].targets[0].same)
+        return judge.Question(spec.estimand, worlds, blind, spec.absent)
 
-    def manifest(self, name: str) -> Manifest:
-        return self.bench.manifest(self.ref.inputs[name])
+    def world(self, spec: RowSpec, world: WorldInputs[InputRef]) -> judge.World:
+        """A target and its twin."""
+        return judge.World([self.target(spec, target) for target in (world.a, world.b)], world.seed)
 
-    def scores(self, name: str, query: str) -> Scores:
-        """The scores of a query set with the persons on its pictures."""
-        manifest = self.manifest(name)
-        self.numerics.update(manifest.numerics)
-        found = read(self.bench.store, manifest)
-        persons = self.persons(self.ref.inputs[query])
+    def target(self, spec: RowSpec, target: TargetInputs[InputRef]) -> judge.TargetScores:
+        """One target's scores of the query sets that there are."""
+        if target.model is None:
+            return judge.TargetScores(self.drawn(target))
+        assert target.unseen is not None
+        pictures, persons = self.trained(target.model)
+        known = persons if spec.estimand == "person" else None
+        seen, unseen, other = target.seen, target.unseen, target.other
+        base_same = None
+        if seen.base is not None and unseen.base is not None:
+            base_same = judge.labelled(self.scores(seen, seen.base), self.scores(unseen, unseen.base), pictures, known)
+        return judge.TargetScores(
+            same=judge.labelled(self.scores(seen), self.scores(unseen), pictures, known),
+            other=self.scores(other) if other else None,
+            base_same=base_same,
+            base_other=self.scores(other, other.base) if other and other.base else None,
+            loss_gap=self.loss_gap(target),
+        )
+
+    def drawn(self, target: TargetInputs[InputRef]) -> ScoreSet:
+        """The target's own pictures against others that a model drew; nobody is on them."""
+        assert target.other is not None
+        sets = []
+        for name, scored in (("target", target.seen), ("aux", target.other)):
+            found = self.read(scored.scores)
+            self.numerics.update(self.bench.manifest(scored.scores).numerics)
+            ids = sorted(found)
+            sets.append(Scores([f"{name}/{i}" for i in ids], np.array([found[i] for i in ids])))
+        return judge.joined(*sets)
+
+    def blind(self, blind: BlindInputs[InputRef], world: WorldInputs[InputRef], first: ScoreSet) -> ScoreSet:
+        """The blind scores of the first target's pictures; against another source, of both halves' members."""
+        if blind.halves is not None:
+            found = self.read(blind.halves)
+            return ScoreSet(first.ids, np.array([found[i] for i in first.ids]), first.member, first.identity)
+        assert world.a.other is not None and blind.a and blind.b and blind.other
+        a, b = self.scores(world.a.seen, blind.a), self.scores(world.b.seen, blind.b)
+        both = Scores([*a.ids, *b.ids], np.concatenate([a.scores, b.scores]), [*a.persons(), *b.persons()])
+        return judge.joined(both, self.scores(world.a.other, blind.other))
+
+    def loss_gap(self, target: TargetInputs[InputRef]) -> float | None:
+        """Mean loss of unseen people's photos minus that of trained ones; a score is minus the loss."""
+        if target.trained_loss is None or target.unseen_loss is None:
+            return None
+        trained, unseen = (list(self.read(ref).values()) for ref in (target.trained_loss, target.unseen_loss))
+        return float(np.mean(trained) - np.mean(unseen))
+
+    def scores(self, scored: ScoredInputs[InputRef], by: InputRef | None = None) -> Scores:
+        """The target's scores (or `by`, others of the same pictures) with the persons on the pictures."""
+        assert scored.query is not None
+        ref = by or scored.scores
+        found, persons = self.read(ref), self.persons(scored.query)
+        self.numerics.update(self.bench.manifest(ref).numerics)
         if set(found) != set(persons):
-            raise RuntimeError(f"{name}: {len(found)} scores for {len(persons)} pictures")
+            raise RuntimeError(f"{ref.address}: {len(found)} scores for {len(persons)} pictures")
         ids = sorted(found)
         return Scores(ids, np.array([found[i] for i in ids]), [persons[i] for i in ids])
 
+    def read(self, ref: InputRef) -> dict[str, float]:
+        """Score by picture."""
+        return read(self.bench.store, self.bench.manifest(ref))
+
     def persons(self, ref: InputRef) -> dict[str, str]:
         """The person on each picture; a picture without one is a person of its own."""
-        if ref.address not in self._identities:
+        if ref.address not in self._persons:
             manifest = self.bench.manifest(ref)
             found: dict[str, str] = {}
             for part in manifest.parts:
@@ -126,277 +210,75 @@ class _Judge:
                 table = pq.read_table(pa.BufferReader(data), columns=["id", "identity"])
                 ids = table["id"].to_pylist()
                 found.update((i, who or i) for i, who in zip(ids, table["identity"].to_pylist(), strict=True))
-            self._identities[ref.address] = found
-        return self._identities[ref.address]
+            self._persons[ref.address] = found
+        return self._persons[ref.address]
 
-    def trained(self, name: str) -> tuple[set[str], set[str]]:
+    def trained(self, model: InputRef) -> tuple[set[str], set[str]]:
         """Pictures and persons that a model was trained on."""
-        manifest = self.manifest(name)
+        manifest = self.bench.manifest(model)
         ids = set(manifest.facts["trained_on"])
         pictures = self.bench.find(manifest.inputs["pictures"]["address"], manifest.inputs["pictures"]["digest"])
         persons = self.persons(pictures)
         return ids, {persons[i] for i in ids}
 
-    def worlds(self) -> list[str]:
-        return sorted({name.split(".")[0] for name in self.ref.inputs if name.startswith("w")})
 
-    def same(self, world: str, half: str, scores: str = "") -> ScoreSet:
-        """Scores of a target (or of `scores` in its place) on members and unseen people of the same source."""
-        seen = self.scores(scores or f"{world}.{half}.seen", f"{world}.{half}.seen.query")
-        other = scores.replace("seen", "unseen") if scores else f"{world}.{half}.unseen"
-        unseen = self.scores(other, f"{world}.{half}.unseen.query")
-        ids, persons = self.trained(f"{world}.{half}.model")
-        by_person = self.spec.estimand == "person"
+def _flags(spec: RowSpec, numerics: set[str]) -> list[str]:
+    flags = list(spec.flags)
+    if mixed(numerics):
+        flags.append("mixed_numerics")
+    if spec.role == "planted":
+        flags.append("planted")
+    return flags
 
-        def member(scores: Scores) -> list[bool]:
-            return [
-                who in persons if by_person else i in ids for i, who in zip(scores.ids, scores.persons(), strict=True)
-            ]
 
-        if not all(member(seen)) or any(member(unseen)):
-            raise RuntimeError(f"{world}.{half}: the query sets do not agree with what the model was trained on")
-        if by_person and (set(seen.ids) | set(unseen.ids)) & ids:
-            raise RuntimeError(f"{world}.{half}: a held-back photo was trained on")
-        return ScoreSet(
-            [*seen.ids, *unseen.ids],
-            np.concatenate([seen.scores, unseen.scores]),
-            member=np.array(member(seen) + member(unseen)),
-            identity=[*seen.persons(), *unseen.persons()],
-        )
-
-    # ---- judging
-
-    def row(self) -> tuple[Row, list[dict[str, Any]]]:
-        """The row and the ROC curves of its worlds."""
-        started = time.monotonic()
-        judge = {"cross_source": self._cross_source, "uncontrolled": self._generated}.get(
-            self.spec.estimand, self._crossover
-        )
-        measured, sets = judge()
-        # Marked and clean pictures of one world are two conditions of it, not two worlds.
-        measured["worlds"] = 2 * len({world.partition("m")[0] for world in self.worlds()})
-        measured["num_members"] = len(sets[0][1].members())
-        measured["num_nonmembers"] = len(sets[0][1].nonmembers())
-        measured["num_identities"] = len(set(sets[0][1].persons()))
-        measured["tpr_at_fpr"] = self._low_fpr(sets)
-        measured["metrics"] = self._loss_gap()
-        status = self._status(measured)
-        flags = list(self.spec.flags)
-        if mixed(self.numerics):
-            flags.append("mixed_numerics")
-        if self.spec.role == "planted":
-            flags.append("planted")
-        row = Row(
-            cell=self.ref.address,
-            axes=self.spec.axes,
-            estimand=self.spec.estimand,
-            role=self.spec.role,
-            status=status,
-            flags=flags,
-            reason=join_reasons(self.reasons),
-            measured=Measured(**measured),
-            cost=self._cost(time.monotonic() - started),
-            provenance=Provenance(
-                revision=self.bench.revision,
-                numerics=sorted(self.numerics),
-                scores=sorted({i.address for n, i in self.ref.inputs.items() if n.endswith(("seen", "other"))}),
-                evidence=self.spec.evidence,
-                made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            ),
-        )
-        return row, [self._curve(name, s) for name, s in sets]
-
-    def _crossover(self) -> tuple[dict[str, Any], list[tuple[str, ScoreSet]]]:
-        worlds = [(self.same(world, "A"), self.same(world, "B")) for world in self.worlds()]
-        result = crossover_delta(worlds)
-        measured = {"mde": result.mde, **self._pair("delta_auc", result.delta), **self._pair("auc", result.auc)}
-        first = worlds[0][0]
-        measured["set_p_value"] = set_p_value(*self._gains(worlds))
-        self.reasons.setdefault("source_auc", "applies to members against another source only")
-        measured |= self._control(
-            "base_auc",
-            [
-                self.same(world, "A", f"{world}.base.seen")
-                for world in self.worlds()
-                if f"{world}.base.seen" in self.ref.inputs
-            ],
-        )
-        if "blind.both" in self.ref.inputs:
-            blind = read(self.bench.store, self.manifest("blind.both"))
-            values = np.array([blind[i] for i in first.ids])
-            measured |= self._control("blind_auc", [ScoreSet(first.ids, values, first.member, first.identity)])
-        sets = [
-            (f"{world} {half}", s)
-            for world, pair in zip(self.worlds(), worlds, strict=True)
-            for half, s in zip("AB", pair, strict=True)
-        ]
-        return measured, sets
-
-    def _gains(self, worlds: list[tuple[ScoreSet, ScoreSet]]) -> tuple[Scores, Scores]:
-        """What the target gives each picture above what its twin gives it, in units of its spread, over the worlds.
-
-        Halves A and B are exchangeable in it when neither twin knows its own half.
-        """
-        first, total = worlds[0][0], np.zeros(len(worlds[0][0]))
-        for target, twin in worlds:
-            own, other = (dict(zip(s.ids, s.scores, strict=True)) for s in (target, twin))
-            gain = np.array([own[i] - other[i] for i in first.ids])
-            spread = float(gain.std())
-            total += gain / spread if spread > 0 else 0.0
-        both = ScoreSet(first.ids, total, first.member, first.identity)
-        return both.members(), both.nonmembers()
-
-    def _cross_source(self) -> tuple[dict[str, Any], list[tuple[str, ScoreSet]]]:
-        worlds, sets, base = [], [], []
-        for world in self.worlds():
-            targets = []
-            for half in "AB":
-                same = self.same(world, half)
-                other = self.scores(f"{world}.{half}.other", f"{world}.{half}.other.query")
-                targets.append((same, other))
-                sets.append((f"{world} {half}", joined(same.members(), other)))
-            worlds.append(targets)
-            if f"{world}.base.seen" in self.ref.inputs:
-                seen = self.scores(f"{world}.base.seen", f"{world}.A.seen.query")
-                base.append(joined(seen, self.scores(f"{world}.base.other", f"{world}.A.other.query")))
-        result = cross_source(worlds)
-        measured = {**self._pair("auc", result.auc), **self._pair("source_auc", result.source_auc)}
-        measured |= self._control("base_auc", base)
-        if "blind.A" in self.ref.inputs:
-            world = self.worlds()[0]
-            other = self.scores("blind.other", f"{world}.A.other.query")
-            halves = [self.scores(f"blind.{half}", f"{world}.{half}.seen.query") for half in "AB"]
-            own = Scores(
-                [i for h in halves for i in h.ids],
-                np.concatenate([h.scores for h in halves]),
-                [p for h in halves for p in h.persons()],
+def _curves(inputs: RowInputs[InputRef], sets: list[list[ScoreSet]], bench: Workbench) -> list[dict[str, Any]]:
+    """The ROC curve of every target, with what it belongs to."""
+    found = []
+    for world, own in zip(inputs.worlds, sets, strict=True):
+        for half, target, scores in zip("AB", (world.a, world.b), own, strict=True):
+            curve = roc_curve(scores.scores, scores.member)
+            fpr, tpr = np.append(0.0, curve.fpr), np.append(0.0, curve.tpr)
+            keep = np.unique(np.linspace(0, len(fpr) - 1, CURVE_POINTS).astype(int))
+            learned = bench.manifest(target.seen.scores).inputs.get("learned", {})
+            found.append(
+                {
+                    "world": f"half {half}" if len(inputs.worlds) == 1 else f"{world.name} {half}",
+                    "fpr": [round(float(x), 5) for x in fpr[keep]],
+                    "tpr": [round(float(x), 5) for x in tpr[keep]],
+                    "auc": auc(scores.scores, scores.member),
+                    "target": target.model.address if target.model else None,
+                    "attack_model": learned.get("address"),
+                    "scores": target.seen.scores.address,
+                }
             )
-            measured |= self._control("blind_auc", [joined(own, other)])
-        left = result.difference
-        self.extra = {"left": left.value}
-        if left.interval:
-            self.extra |= {"left_low": left.interval[0], "left_high": left.interval[1]}
-        for name in ("delta_auc", "mde", "set_p_value"):
-            self.reasons.setdefault(
-                name, "not defined against another source: style and membership cannot be told apart"
-            )
-        return measured, sets
-
-    def _generated(self) -> tuple[dict[str, Any], list[tuple[str, ScoreSet]]]:
-        sets = []
-        for world in self.worlds():
-            for half in "AB":
-                seen, other = (read(self.bench.store, self.manifest(f"{world}.{half}.{r}")) for r in ("seen", "other"))
-                self.numerics.update(self.manifest(f"{world}.{half}.seen").numerics)
-                ids = [*(f"target/{i}" for i in sorted(seen)), *(f"aux/{i}" for i in sorted(other))]
-                values = np.array([*(seen[i] for i in sorted(seen)), *(other[i] for i in sorted(other))])
-                member = np.array([True] * len(seen) + [False] * len(other))
-                sets.append((f"{world} {half}", ScoreSet(ids, values, member, None)))
-        for name in ("delta_auc", "mde", "set_p_value", "source_auc"):
-            self.reasons.setdefault(name, "the query pictures are generated: nobody's membership is asked for")
-        return self._pair("auc", auc_estimate([s for _, s in sets])), sets
-
-    def _control(self, field: str, sets: list[ScoreSet]) -> dict[str, Any]:
-        if not sets:
-            self.reasons.setdefault(field, "not asked for")
-            return {}
-        return self._pair(field, auc_estimate(sets))
-
-    def _pair(self, field: str, estimate: Estimate) -> dict[str, Any]:
-        if estimate.value is None:
-            self.reasons[field] = estimate.note or "could not be computed"
-        elif estimate.interval is None:
-            self.reasons[f"{field}_ci"] = estimate.note or "could not be computed"
-        return {field: estimate.value, f"{field}_ci": estimate.interval}
-
-    def _low_fpr(self, sets: list[tuple[str, ScoreSet]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        why = []
-        worlds: dict[str, list[ScoreSet]] = {}
-        for name, scores in sets:  # twins are one world: they are scored on the same pictures
-            worlds.setdefault(name.split(" ")[0], []).append(scores)
-        for fpr, value in low_fpr(list(worlds.values()), FPRS).items():
-            if isinstance(value, str):
-                found[fpr] = None
-                why.append(value)
-            else:
-                found[fpr] = Rate(tpr=value.tpr, ci=value.ci, false_positives=value.false_positives)
-        if why:
-            self.reasons["tpr_at_fpr"] = "; ".join(dict.fromkeys(why))
-        return found
-
-    def _loss_gap(self) -> dict[str, float | None]:
-        """Mean denoising loss of unseen pictures minus that of trained ones: how over-trained the target is."""
-        gaps = []
-        for name in self.ref.inputs:
-            if name.endswith(".gap.seen"):
-                seen = read(self.bench.store, self.manifest(name))
-                unseen = read(self.bench.store, self.manifest(name.replace(".seen", ".unseen")))
-                gaps.append(float(np.mean(list(seen.values())) - np.mean(list(unseen.values()))))
-        extra = getattr(self, "extra", {})
-        return {**extra, **({"loss_gap": float(np.mean(gaps))} if gaps else {})}
-
-    def _status(self, measured: dict[str, Any]) -> str:
-        smallest = min(measured["num_members"], measured["num_nonmembers"])
-        if smallest < SMALLEST:
-            self.reasons[""] = f"{smallest} pictures on a side: fewer than {SMALLEST} support no interval"
-            return "undersized"
-        return "ok"
-
-    def _curve(self, name: str, scores: ScoreSet) -> dict[str, Any]:
-        curve = roc_curve(scores.scores, scores.member)
-        fpr = np.append(0.0, curve.false_positives / scores.num_nonmembers)
-        tpr = np.append(0.0, curve.true_positives / scores.num_members)
-        keep = np.unique(np.linspace(0, len(fpr) - 1, 200).astype(int))
-        world, half = name.split(" ")
-        model = self.ref.inputs.get(f"{world}.{half}.model")
-        seen = self.ref.inputs[f"{world}.{half}.seen"]
-        learned = self.bench.manifest(seen).inputs.get("learned", {})
-        return {
-            "world": f"half {half}" if len(self.worlds()) == 1 else name,
-            "fpr": [round(float(x), 5) for x in fpr[keep]],
-            "tpr": [round(float(x), 5) for x in tpr[keep]],
-            "auc": auc_estimate([scores]).value,
-            "target": model.address if model else None,
-            "attack_model": learned.get("address"),
-            "scores": seen.address,
-        }
-
-    def _cost(self, seconds: float) -> Cost:
-        """Evaluations a scored picture, everything offline that the row hangs on, seconds and memory."""
-        own = [
-            self.manifest(n) for n in self.ref.inputs if n.endswith((".seen", ".unseen", ".other")) and "gap" not in n
-        ]
-        pictures = sum(len(read(self.bench.store, m)) for m in own)
-        offline, total, peak = 0.0, seconds, 0.0
-        for manifest in self._lineage(own):
-            total += manifest.total("seconds")
-            peak = max([peak, *(s.get("cost", {}).get("peak_memory_mb") or 0 for s in manifest.slices)])
-            if manifest.kind in ("pictures", "attack"):
-                offline += manifest.total("nfe")
-        nfe = sum(m.total("nfe") for m in own) / max(1, pictures)
-        return Cost(nfe=nfe, nfe_offline=offline, seconds=round(total, 2), peak_memory_mb=peak or None)
-
-    def _lineage(self, manifests: list[Manifest]) -> Iterator[Manifest]:
-        """The manifests and all that they were made of, each once."""
-        seen: set[str] = set()
-        stack = list(manifests)
-        while stack:
-            manifest = stack.pop()
-            if manifest.address in seen:
-                continue
-            seen.add(manifest.address)
-            yield manifest
-            for i in manifest.inputs.values():
-                if i["address"] not in seen:
-                    stack.append(self.bench.manifest(self.bench.find(i["address"], i["digest"])))
+    return found
 
 
-def joined(members: Scores, nonmembers: Scores) -> ScoreSet:
-    """Two sets of scores as one with labels."""
-    return ScoreSet(
-        [*members.ids, *nonmembers.ids],
-        np.concatenate([members.scores, nonmembers.scores]),
-        np.array([True] * len(members) + [False] * len(nonmembers)),
-        [*members.persons(), *nonmembers.persons()],
-    )
+def _cost(inputs: RowInputs[InputRef], bench: Workbench, seconds: float) -> Cost:
+    """Evaluations a scored picture, everything offline that the row hangs on, seconds and memory."""
+    sets = [scored for world in inputs.worlds for target in (world.a, world.b) for scored in target.scored()]
+    own = [bench.manifest(ref) for scored in sets for ref in (scored.scores, scored.base) if ref is not None]
+    pictures = sum(len(read(bench.store, m)) for m in own)
+    offline, total, peak = 0.0, seconds, 0.0
+    for manifest in _lineage(own, bench):
+        total += manifest.total("seconds")
+        peak = max([peak, *(s.get("cost", {}).get("peak_memory_mb") or 0 for s in manifest.slices)])
+        if manifest.kind in ("pictures", "attack"):
+            offline += manifest.total("nfe")
+    nfe = sum(m.total("nfe") for m in own) / max(1, pictures)
+    return Cost(nfe=nfe, nfe_offline=offline, seconds=round(total, 2), peak_memory_mb=peak or None)
+
+
+def _lineage(manifests: list[Manifest], bench: Workbench) -> Iterator[Manifest]:
+    """The manifests and all that they were made of, each once."""
+    seen: set[str] = set()
+    stack = list(manifests)
+    while stack:
+        manifest = stack.pop()
+        if manifest.address in seen:
+            continue
+        seen.add(manifest.address)
+        yield manifest
+        for i in manifest.inputs.values():
+            if i["address"] not in seen:
+                stack.append(bench.manifest(bench.find(i["address"], i["digest"])))

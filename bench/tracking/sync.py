@@ -278,7 +278,7 @@ def _numbers(entry: Entry) -> dict[str, float]:
         if field.endswith("_ci"):
             if value is not None:
                 found |= {f"{field[:-3]}_low": value[0], f"{field[:-3]}_high": value[1]}
-        elif field not in ("tpr_at_fpr", "metrics"):
+        elif field not in ("tpr_at_fpr", "metrics", "estimates"):
             found[field] = value
     found["auc_minus_source_auc"] = words.left(row)[0]
     for rate, tpr in m.tpr_at_fpr.items():

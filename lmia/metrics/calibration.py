@@ -9,7 +9,6 @@ from lmia.metrics.influence import Statistic, from_rows
 from lmia.metrics.roc import roc_curve
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.worlds import over_worlds
-from lmia.specs import RequestError
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +51,6 @@ def best_threshold(calibration: ScoreSet) -> float:
     return float(curve.threshold[best] / 2 + curve.threshold[best + 1] / 2)
 
 
-def threshold_at_fpr(calibration: ScoreSet, fpr: float) -> float:
-    """The lowest threshold whose FPR on the calibration split is at most `fpr`."""
-    curve = roc_curve(calibration.scores, calibration.member)
-    inside = np.flatnonzero(curve.false_positives / calibration.num_nonmembers <= fpr)
-    if not inside.size:
-        return float(np.nextafter(curve.threshold[0], np.inf))
-    return float(curve.threshold[inside[-1]])
-
-
 def decide(report: ScoreSet, threshold: float) -> Decision:
     """Applies a threshold that was chosen elsewhere."""
     accepted = report.scores >= threshold
@@ -80,15 +70,3 @@ def decide(report: ScoreSet, threshold: float) -> Decision:
         low, high = (tpr_ci[0] + 1 - fpr_ci[1]) / 2, (tpr_ci[1] + 1 - fpr_ci[0]) / 2
         balanced = replace(balanced, low=low, high=high, method="both Clopper-Pearson intervals at their ends", note="")
     return Decision(threshold, balanced, tpr, fpr, list(tpr_ci), list(fpr_ci), true, false, statistic)
-
-
-def calibrated(calibration: ScoreSet, report: ScoreSet) -> Decision:
-    """Balanced accuracy with the threshold of the calibration split, on the report split.
-
-    Raises:
-        RequestError: The splits share persons.
-    """
-    shared = set(calibration.persons()) & set(report.persons())
-    if shared:
-        raise RequestError(f"split: persons in both calibration and report: {', '.join(sorted(shared)[:5])}")
-    return decide(report, best_threshold(calibration))

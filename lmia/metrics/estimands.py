@@ -50,7 +50,7 @@ class CrossSource:
 
 @dataclass(frozen=True)
 class Uncontrolled:
-    """A target without a twin.
+    """A target without a twin. What may be claimed from it is decided in `lmia.metrics.verdict`.
 
     Attributes:
         auc: Its AUC.
@@ -59,10 +59,6 @@ class Uncontrolled:
         over_blind: AUC - a classifier's that never saw the target.
         base_auc: The base model's AUC.
         blind_auc: The blind classifier's AUC.
-        lower_limit: Smallest of the three one-sided 95 % lower limits (intersection-union: no correction needed).
-        verdict: "leak" (lower_limit > 0), "no leak shown", or "undetermined" (controls missing, or members and
-            non-members can be told apart without the target, so that no AUC speaks of membership).
-        reason: Why the verdict is what it is.
         mde: Smallest AUC - 1/2 that this design would see with power .8.
     """
 
@@ -72,9 +68,6 @@ class Uncontrolled:
     over_blind: Estimate
     base_auc: Estimate
     blind_auc: Estimate
-    lower_limit: float | None
-    verdict: str
-    reason: str
     mde: float | None
 
 
@@ -152,7 +145,7 @@ def cross_source(worlds: Sequence[Sequence[tuple[ScoreSet, Scores]]]) -> CrossSo
 def uncontrolled(
     target: Sequence[ScoreSet], base: Sequence[ScoreSet] | None = None, blind: Sequence[ScoreSet] | None = None
 ) -> Uncontrolled:
-    """The three differences of a target without a twin, and what may be claimed from them.
+    """The three differences of a target without a twin.
 
     Args:
         target: The target's scores, one set per seed (usually one).
@@ -165,20 +158,7 @@ def uncontrolled(
     chance = over_worlds([combine([(1.0, s)], value=s.value - 0.5) for s in own], "delta")
     base_auc, over_base = _against(target, own, base, "no scores of the base model")
     blind_auc, over_blind = _against(target, own, blind, "no scores of a blind classifier")
-    limits = [e.lower_bound(0.05) for e in (chance, over_base, over_blind)]
-    known = [limit for limit in limits if limit is not None]
-    lowest = min(known) if len(known) == 3 else None
-    if lowest is None:
-        verdict, reason = "undetermined", "; ".join(e.note for e in (chance, over_base, over_blind) if e.low is None)
-    elif blind_auc.low is None or blind_auc.high is None or not blind_auc.low <= 0.5 <= blind_auc.high:
-        verdict, reason = "undetermined", "members and non-members differ without the target (blind AUC is not .5)"
-    elif lowest > 0:
-        verdict, reason = "leak", "all three one-sided 95 % lower limits are above 0"
-    else:
-        verdict, reason = "no leak shown", "the smallest one-sided 95 % lower limit is not above 0"
-    return Uncontrolled(
-        auc, chance, over_base, over_blind, base_auc, blind_auc, lowest, verdict, reason, detectable(own)
-    )
+    return Uncontrolled(auc, chance, over_base, over_blind, base_auc, blind_auc, detectable(own))
 
 
 def paired(worlds: Sequence[tuple[ScoreSet, ScoreSet]], *, people: str = "matched") -> Paired:

@@ -31,7 +31,8 @@ class Estimate:
         level: Coverage aimed at.
         centre: Middle of the interval on its scale; None: `value`.
         spread: Standard error on that scale; None: `se`.
-        pairs: Persons in the smaller class, where the interval is widened to the exact one from as many pairs.
+        pairs: Persons in the smaller class, where the interval is widened to the exact one from as many pairs, or
+            (at se 0) rests on nothing else.
     """
 
     value: float | None
@@ -57,7 +58,13 @@ class Estimate:
         """One-sided lower limit at level 1 - alpha, computed on the estimate's scale."""
         if self.value is None or self.low is None:
             return None
-        return self._at(1 - 2 * alpha)[0] if self.se else self.low
+        if self.se:
+            return self._at(1 - 2 * alpha)[0]
+        if self.pairs is None:
+            return self.low
+        # `pairs` independent pairs all in order have probability AUC^pairs at most: exact, as the interval itself.
+        lowest = -math.inf if self.scale == "linear" else zero_of(self.scale)
+        return max(self.value - (1 - alpha ** (1 / self.pairs)), lowest)
 
     def p_greater(self, null: float = 0.0) -> float | None:
         """One-sided p-value of value > null by the t statistic; None where there is no standard error."""

@@ -130,25 +130,6 @@ def align(scores: ScoreSet, ids: Sequence[str], what: str) -> ScoreSet:
     return scores.take(np.array([place[name] for name in ids]))
 
 
-def pool_by_person(scores: ScoreSet) -> ScoreSet:
-    """Person level: one score a person, the mean over the person's pictures.
-
-    Raises:
-        RequestError: Pictures of one person are on both sides (then "was this person used?" has no answer here).
-    """
-    persons = scores.persons()
-    names = sorted(set(persons))
-    place = {name: row for row, name in enumerate(names)}
-    code = np.array([place[name] for name in persons])
-    count = np.bincount(code, minlength=len(names))
-    members = np.bincount(code, weights=scores.member, minlength=len(names))
-    mixed = [names[i] for i in np.flatnonzero((members > 0) & (members < count))]
-    if mixed:
-        raise RequestError(f"identity: persons on both sides, members and non-members: {_some(mixed)}")
-    mean = np.bincount(code, weights=scores.scores, minlength=len(names)) / count
-    return ScoreSet(names, mean, members > 0, names)
-
-
 def _persons(ids: Sequence[str], identity: Sequence[str | None] | None) -> list[str]:
     if identity is None:
         return list(ids)

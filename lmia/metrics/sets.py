@@ -12,34 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lmia.metrics.scores import Scores, ScoreSet, pool_by_person
+from lmia.metrics.scores import Scores
 from lmia.seeds import rng
 from lmia.specs import RequestError
 
 PERMUTATIONS = 9_999
 CHUNK = 2_000_000
-
-
-@dataclass(frozen=True)
-class Combination:
-    """Several attacks as one score: a logistic regression on standardised person-level scores.
-
-    Attributes:
-        centre: float64 [A], mean per attack over the people it was fitted on.
-        spread: float64 [A], standard deviation.
-        weights: float64 [A].
-        intercept: Of the logit.
-    """
-
-    centre: np.ndarray
-    spread: np.ndarray
-    weights: np.ndarray
-    intercept: float
-
-    def apply(self, attacks: Sequence[Scores]) -> Scores:
-        """One score a person: the logit of "used", from the attacks' scores of the same pictures."""
-        names, table = _table(attacks)
-        return Scores(names, ((table - self.centre) / self.spread) @ self.weights + self.intercept, names)
 
 
 @dataclass(frozen=True)
@@ -87,74 +65,6 @@ def set_p_value(suspected: Scores, unseen: Scores, *, permutations: int = PERMUT
         chosen = np.argpartition(keys, n - 1, axis=1)[:, :n]
         reached += int((values[chosen].sum(axis=1) >= observed - slack).sum())
     return (1 + reached) / (1 + permutations)
-
-
-def welch_p_value(suspected: Scores, unseen: Scores) -> float | None:
-    """One-sided Welch test on person scores; None where a set has one person or neither varies."""
-    high, low = _two_groups(suspected, unseen)
-    if min(high.size, low.size) < 2:
-        return None
-    p = float(_welch(high[None], low[None])[0])
-    return None if math.isnan(p) else p
-
-
-def fit_combination(shadow: Sequence[ScoreSet]) -> Combination:
-    """Fits the combination of attacks on shadow people, whose membership is known.
-
-    Args:
-        shadow: One score set per attack, of the same pictures with the same membership.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    pooled = [pool_by_person(s) for s in shadow]
-    names, table = _table([Scores(p.ids, p.scores, p.ids) for p in pooled])
-    used = dict(zip(pooled[0].ids, pooled[0].member.tolist(), strict=True))
-    for attack in pooled[1:]:
-        if dict(zip(attack.ids, attack.member.tolist(), strict=True)) != used:
-            raise RequestError("shadow: the attacks' scores disagree on who is a member")
-    centre, spread = table.mean(axis=0), table.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    model = LogisticRegression(solver="newton-cholesky").fit(
-        (table - centre) / spread, np.array([used[name] for name in names])
-    )
-    return Combination(centre, spread, model.coef_[0].astype(np.float64), float(model.intercept_[0]))
-
-
-def combined_p_value(
-    suspected: Sequence[Scores],
-    unseen: Sequence[Scores],
-    shadow: Sequence[ScoreSet] | None = None,
-    *,
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
-) -> float:
-    """Set-level permutation p-value of several attacks combined.
-
-    Args:
-        suspected: One per attack: scores of the suspected pictures.
-        unseen: One per attack: scores of known-unseen pictures of the same source.
-        shadow: One per attack, of *other* people with known membership: the combination is fitted there. Without,
-            half of the persons of each set are spent on fitting it (one honest split) and the other half tested.
-        permutations: As in `set_p_value`.
-        seed: Of split and permutations.
-
-    Raises:
-        RequestError: Shadow people are among the tested ones, or a set has too few persons to be split.
-    """
-    if shadow is not None:
-        tested = {p for s in (*suspected, *unseen) for p in s.persons()}
-        shared = sorted(tested & {p for s in shadow for p in s.persons()})
-        if shared:
-            raise RequestError(f"shadow: people who are also tested: {', '.join(shared[:5])}")
-        combination = fit_combination(shadow)
-        tested_high, tested_low = list(suspected), list(unseen)
-    else:
-        fit_high, tested_high = _halves(suspected, "suspected", seed)
-        fit_low, tested_low = _halves(unseen, "unseen", seed)
-        combination = fit_combination([_labelled(a, b) for a, b in zip(fit_high, fit_low, strict=True)])
-    return set_p_value(
-        combination.apply(tested_high), combination.apply(tested_low), permutations=permutations, seed=seed
-    )
 
 
 def power_curve(
@@ -224,36 +134,6 @@ def _pooled(scores: Scores) -> tuple[list[str], np.ndarray]:
     place = {name: row for row, name in enumerate(names)}
     code = np.array([place[p] for p in persons])
     return names, np.bincount(code, scores.scores) / np.bincount(code)
-
-
-def _table(attacks: Sequence[Scores]) -> tuple[list[str], np.ndarray]:
-    columns = [_pooled(attack) for attack in attacks]
-    for names, _ in columns[1:]:
-        if names != columns[0][0]:
-            raise RequestError("attacks: not the same people for every attack")
-    return columns[0][0], np.stack([values for _, values in columns], axis=1)
-
-
-def _halves(attacks: Sequence[Scores], what: str, seed: int) -> tuple[list[Scores], list[Scores]]:
-    names = sorted(set(attacks[0].persons()))
-    if len(names) < 4:
-        raise RequestError(f"{what}: {len(names)} people are too few to be split for fitting and testing")
-    chosen = set(rng("honest_split", what, seed).permutation(names)[: len(names) // 2].tolist())
-    parts: tuple[list[Scores], list[Scores]] = ([], [])
-    for attack in attacks:
-        inside = np.array([p in chosen for p in attack.persons()])
-        parts[0].append(attack.take(np.flatnonzero(inside)))
-        parts[1].append(attack.take(np.flatnonzero(~inside)))
-    return parts
-
-
-def _labelled(high: Scores, low: Scores) -> ScoreSet:
-    return ScoreSet(
-        [*high.ids, *low.ids],
-        np.concatenate([high.scores, low.scores]),
-        np.arange(len(high) + len(low)) < len(high),
-        [*high.persons(), *low.persons()],
-    )
 
 
 def _welch(high: np.ndarray, low: np.ndarray) -> np.ndarray:

@@ -49,8 +49,8 @@ def over_worlds(
     between = float(values.var(ddof=1)) / num if num > 1 else 0.0
     variance = between + pictures
     if _at_edge(value, scale) or variance <= TINY:
-        low, high, note = _degenerate(statistics, value, scale, level)
-        return replace(base, low=low, high=high, se=0.0, note="; ".join([*notes, *([note] if note else [])]))
+        low, high, exact, note = _degenerate(statistics, value, scale, level)
+        return replace(base, low=low, high=high, se=0.0, pairs=exact, note="; ".join([*notes, note]))
     df_people = degrees_of_freedom(statistics)
     df = _satterthwaite(pictures, df_people, between, num)
     centre, spread = on_scale(value, variance, scale)
@@ -95,23 +95,25 @@ def detectable(
     return mde(math.sqrt(pictures + between), alpha, power, df=df)
 
 
-def _degenerate(statistics: Sequence[Statistic], value: float, scale: str, level: float) -> tuple[float, float, str]:
-    """What can be said without any observed variance.
+def _degenerate(
+    statistics: Sequence[Statistic], value: float, scale: str, level: float
+) -> tuple[float, float, int | None, str]:
+    """What can be said without any observed variance: limits, the number of pairs that they rest on, and why.
 
     Perfect separation of n pairs of different persons has probability AUC^n at most, so (alpha / 2)^(1/n) is an exact
     lower limit; n is the number of persons in the smaller class.
     """
     null = covariance(statistics, null=True)
     if not _at_edge(value, scale) and float(np.abs(null).max()) <= TINY:
-        return value, value, "no variation: the scores cancel or are constant"
+        return value, value, None, "no variation: the scores cancel or are constant"
     pairs = min(_sizes(statistics).values())
     limit = ((1 - level) / 2) ** (1 / pairs)
     note = f"perfect separation or no variance: limit from {pairs} independent pairs"
     if scale == "linear":
-        return value - (1 - limit), value + (1 - limit), note
+        return value - (1 - limit), value + (1 - limit), pairs, note
     p = value - zero_of(scale)
     low, high = (limit, 1.0) if p >= 1 - NEAR else (0.0, 1 - limit) if p <= NEAR else (p - 1 + limit, p + 1 - limit)
-    return max(low, 0.0) + zero_of(scale), min(high, 1.0) + zero_of(scale), note
+    return max(low, 0.0) + zero_of(scale), min(high, 1.0) + zero_of(scale), pairs, note
 
 
 def _method(statistics: Sequence[Statistic], num: int, people: str) -> tuple[str, list[str]]:

@@ -2,10 +2,11 @@ import fake_rows
 import pytest
 
 from bench.axes import TARGET_AXES
-from bench.leaderboard.rank import Campaign, estimate_of, join, lower_bound, p_of, reported_numbers
+from bench.leaderboard.rank import Campaign, join, lower_bound, p_of, reported_numbers
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Side
 from bench.leaderboard.words import findings
+from lmia.metrics.estimates import t_quantile, t_tail
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +42,24 @@ def test_bound_is_simultaneous_and_below_delta():
     row = fake_rows.one("c", fake_rows.HEADLINE, 0.6)
     bounds = [lower_bound(row, count) for count in (1, 10, 1000)]
     assert row.measured.delta_auc > bounds[0] > bounds[1] > bounds[2]
-    assert lower_bound(row, 1) == pytest.approx(0.1 - 1.645 * estimate_of(row).se, abs=1e-4)
+    assert lower_bound(row, 1) == pytest.approx(0.1 - 1.645 * row.measured.delta_estimate().se, abs=1e-4)
 
 
 def test_the_lower_arm_counts():
     row = fake_rows.one("c", fake_rows.HEADLINE, 0.9, delta_auc=0.4, delta_auc_ci=[0.3, 0.42], set_p_value=None)
-    assert estimate_of(row).se == pytest.approx(0.1 / 1.96, abs=1e-4)
+    assert row.measured.delta_estimate().se == pytest.approx(0.1 / 1.96, abs=1e-4)
     assert p_of(row) < 1e-10
+
+
+def test_bound_and_p_value_are_those_of_the_rows_own_t():
+    """Few worlds: 2 degrees of freedom. A normal's bound from the same interval would be too near to Delta."""
+    half = t_quantile(0.975, 2) * 0.02
+    row = fake_rows.one("c", fake_rows.HEADLINE, 0.6, delta_auc=0.1, delta_auc_ci=[0.1 - half, 0.1 + half])
+    known = {"set_p_value": None, "estimates": {"delta_auc": {"se": 0.02, "df": 2}}}
+    kept = Row.of(row.to_dict() | {"schema_version": 2, "measured": row.to_dict()["measured"] | known})
+    assert lower_bound(kept, 40) == pytest.approx(0.1 - t_quantile(1 - 0.05 / 40, 2) * 0.02)
+    assert lower_bound(kept, 40) < lower_bound(row, 40) - 0.2, "version 1 knows the interval only"
+    assert p_of(kept) == pytest.approx(t_tail(5.0, 2)) and join([kept]).entries[0].bound == lower_bound(kept, 1)
 
 
 def test_p_values(board):

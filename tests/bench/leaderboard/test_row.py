@@ -1,10 +1,16 @@
 import json
+import math
+from pathlib import Path
 
 import fake_rows
+import numpy as np
 import pytest
 
 from bench.axes import AXES
 from bench.leaderboard.row import Row, equal, join_reasons, reasons_of, why_null
+from bench.stages.row import measured
+from lmia.metrics.judge import Question, TargetScores, World, judge
+from lmia.metrics.scores import ScoreSet
 from lmia.specs import RequestError
 
 
@@ -27,7 +33,7 @@ def test_fields_are_those_promised():
     assert list(row["measured"]) == [
         *["num_members", "num_nonmembers", "num_identities", "worlds", "auc", "auc_ci", "delta_auc", "delta_auc_ci"],
         *["mde", "source_auc", "source_auc_ci", "base_auc", "base_auc_ci", "blind_auc", "blind_auc_ci"],
-        *["tpr_at_fpr", "set_p_value", "metrics"],
+        *["tpr_at_fpr", "set_p_value", "metrics", "estimates"],
     ]
     assert list(row["axes"]) == list(AXES) and len(AXES) == 14
     assert list(row["cost"]) == ["nfe", "nfe_offline", "seconds", "peak_memory_mb"]
@@ -58,7 +64,7 @@ def test_equality_ignores_cost_and_provenance_only():
         ({"measured": {"mde": float("nan")}}, "measured.mde"),
         ({"measured": {"metrics": {"fid": float("inf")}}}, "metrics.fid"),
         ({"status": "failed", "reason": None}, "needs a reason"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
     ],
 )
 def test_mistakes_are_named(change, named):
@@ -85,3 +91,43 @@ def test_every_null_says_why():
     assert "out of memory" in why_null(failed, "auc")
     cross = next(row for row in rows if row.estimand == "cross_source")
     assert "style" in why_null(cross, "delta_auc")
+
+
+RESULTS = Path(__file__).resolve().parents[3] / "results"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/rows.json")), ids=lambda path: path.parent.name)
+def test_rows_of_version_1_are_still_read(path):
+    for published in json.loads(path.read_text(encoding="utf-8")):
+        row = Row.of({name: value for name, value in published.items() if name in Row.model_fields})
+        version = published["schema_version"]
+        assert row.schema_version == version
+        delta = row.measured.delta_estimate()
+        if row.measured.delta_auc_ci and row.measured.delta_auc_ci[0] < row.measured.delta_auc:
+            assert delta.value == row.measured.delta_auc and delta.low == row.measured.delta_auc_ci[0]
+            assert version > 1 or math.isinf(delta.df)
+        else:
+            assert delta.value is None
+
+
+def twins(num, seed, shift):
+    random = np.random.default_rng(seed)
+    ids, member = [f"p{n}" for n in range(num)], np.arange(num) < num // 2
+    pair = [(m, random.normal(size=num) + shift * m) for m in (member, ~member)]
+    return World([TargetScores(ScoreSet(ids, values, m)) for m, values in pair], seed)
+
+
+@pytest.mark.parametrize(
+    ("num", "worlds", "shift"), [(16, 1, 1.0), (60, 1, 0.5), (60, 3, 0.5), (24, 1, 3.0), (20, 1, 99)]
+)
+def test_an_estimate_is_read_back_as_it_was_judged(num, worlds, shift):
+    """At every level the limit of the row is that of the judged estimate: same t, same scale, same exact pairs."""
+    judged = judge(Question("same_source", [twins(num, seed, shift) for seed in range(worlds)]))
+    data = fake_rows.one("c", fake_rows.HEADLINE, 0.6).to_dict() | {"measured": measured(judged).model_dump()}
+    row = Row.from_json(Row.of(data | {"schema_version": 2}).to_json())
+    delta, back = judged.estimates["delta_auc"], row.measured.delta_estimate()
+    for alpha in (0.05, 0.025, 0.01, 0.05 / 97):
+        assert back.lower_bound(alpha) == delta.lower_bound(alpha)
+    assert back.interval == delta.interval and back.p_greater() == delta.p_greater()
+    assert back.lower_bound(0.025) == pytest.approx(row.measured.delta_auc_ci[0], abs=1e-12)
+    assert set(row.measured.estimates) == {"delta_auc", "auc"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmia.metrics.scores import Scores, ScoreSet, align, pool_by_person
+from lmia.metrics.scores import Scores, ScoreSet, align
 from lmia.specs import RequestError
 
 IDS = ["a", "b", "c", "d"]
@@ -51,12 +51,3 @@ def test_alignment_names_what_differs():
     assert turned.scores.tolist() == [3, 2, 1, 0] and turned.member.tolist() == MEMBER[::-1].tolist()
     with pytest.raises(RequestError, match=r"twin: .*1 missing \(ids e\), 1 too many \(ids d\)"):
         align(s, ["a", "b", "c", "e"], "twin")
-
-
-def test_pooling_is_the_mean_over_a_person():
-    s = ScoreSet(IDS, np.array([1.0, 3.0, 5.0, 6.0]), MEMBER, ["p", "p", "q", "r"])
-    pooled = pool_by_person(s)
-    assert dict(zip(pooled.ids, pooled.scores, strict=True)) == {"p": 2.0, "q": 5.0, "r": 6.0}
-    assert pooled.member.tolist() == [True, False, False]
-    with pytest.raises(RequestError, match=r"both sides.*: p"):
-        pool_by_person(ScoreSet(IDS, np.arange(4.0), MEMBER, ["p", "q", "p", "r"]))
