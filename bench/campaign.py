@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.artifacts.artifact import Artifact, walk
 from bench.axes import not_applicable
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
@@ -15,7 +16,6 @@ from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Curve, ModelRef, Side
-from bench.plan.artifact import Artifact, walk
 from bench.plan.graph import survey
 from bench.store import Entry, Store
 from bench.workbench import Runtime

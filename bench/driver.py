@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import attempts
-from bench.plan.artifact import Artifact, Job, walk
+from bench.artifacts.artifact import Artifact, Job, walk
 from bench.plan.graph import Survey, ref_of, survey
 from bench.stages import STAGES, stage_module
 from bench.store import InfrastructureError, Ref, Store

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from typing import TextIO
 
-from bench.plan.artifact import Job
+from bench.artifacts.artifact import Job
 from bench.workbench import Runtime
 
 # Core-seconds per unit of work before anything was measured, on the embedded tiny model and a core without AVX-512.

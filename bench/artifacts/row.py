@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import Field
 
-from bench.plan.artifact import Artifact
+from bench.artifacts.artifact import Artifact
 from lmia.metrics.judge import Estimand
 from lmia.specs import Spec
 

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.artifacts.artifact import Artifact
 from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable, spec_of_attack
-from bench.plan.artifact import Artifact
 from bench.plan.expand import SECOND_SET
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec

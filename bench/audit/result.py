@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.artifacts.artifact import Artifact
 from bench.audit.plan import AuditPlan, Line
 from bench.audit.request import MEMBERS
 from bench.driver import revision
-from bench.plan.artifact import Artifact
 from bench.stages.scores import read
 from bench.store import Entry, Manifest, Store
 from lmia.attacks import ATTACKS

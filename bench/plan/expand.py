@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from bench.artifacts.artifact import Artifact
 from bench.artifacts.row import (
     BlindInputs,
     RowInputs,
@@ -23,7 +24,6 @@ from bench.artifacts.row import (
 from bench.benchmark import data_spec, finetune_spec, sample_spec
 from bench.cells import Cell
 from bench.config import method_spec
-from bench.plan.artifact import Artifact
 from bench.stages.attack import AttackSpec
 from bench.stages.model import BaseSpec, TunedSpec
 from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec, count_pictures, source_of

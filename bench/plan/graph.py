@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.plan.artifact import Artifact, walk
+from bench.artifacts.artifact import Artifact, walk
 from bench.store import Entry, InputRef, Ref, SpecChanged, Store, inputs_digest
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from bench.plan.artifact import Job
+from bench.artifacts.artifact import Job
 from bench.store import Ref, digest_of
 
 STAGES = {kind: f"bench.stages.{kind}" for kind in ("pictures", "model", "attack", "scores", "row")}

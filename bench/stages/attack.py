@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SerializeAsAny
 
-from bench.plan.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
 from bench.stages.pictures import count_pictures, drawn_by
 from bench.stages.scores import with_captions

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny
 
-from bench.plan.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
 from bench.stages.pictures import count_pictures, title_of
 from bench.store import Ref, digest_of

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, SerializeAsAny
 
-from bench.plan.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
 from bench.store import Ref
 from bench.workbench import Workbench

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.artifacts.artifact import Artifact, Job
 from bench.artifacts.row import BlindInputs, RowInputs, RowSpec, ScoredInputs, TargetInputs, WorldInputs, unflatten
 from bench.leaderboard.row import Cost, Measured, Provenance, Rate, Row, Uncertainty, join_reasons
-from bench.plan.artifact import Artifact, Job
 from bench.stages import Done, Report, job
 from bench.stages.scores import read
 from bench.store import InputRef, Manifest, Ref

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, SerializeAsAny
 
-from bench.plan.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
 from bench.stages.pictures import count_pictures, drawn_by, slice_of
 from bench.store import Manifest, Ref, Store

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import campaign
+from bench.artifacts.artifact import Artifact, walk
 from bench.leaderboard.rank import Campaign, join
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import ModelRef, Side
-from bench.plan.artifact import Artifact, walk
 from bench.store import Store
 from bench.tracking.database import Database, TrackingError, database_uri, home_of, redacted
 from bench.tracking.live import Trainings

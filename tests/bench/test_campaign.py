@@ -5,12 +5,12 @@ import json
 import pytest
 
 from bench import attempts, campaign
+from bench.artifacts.artifact import walk
 from bench.axes import AXES
 from bench.cells import load
 from bench.cli import main
 from bench.driver import plan_jobs
 from bench.leaderboard.row import Row
-from bench.plan.artifact import walk
 from bench.store import Store
 from bench.workbench import mixed
 

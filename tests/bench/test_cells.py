@@ -86,9 +86,9 @@ def test_a_suite_is_completed_by_the_default():
 
 
 def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions():
+    from bench.artifacts.artifact import walk
     from bench.campaign import plan, questions
     from bench.driver import plan_jobs
-    from bench.plan.artifact import walk
     from bench.store import Store
 
     grid = "grid=[{name: x, axes: {attack: [gsa1, gsa2, clid, loss, pia], captions: [caption, class]}}]"

@@ -2,7 +2,7 @@
 
 import io
 
-from bench.plan.artifact import Job
+from bench.artifacts.artifact import Job
 from bench.progress import PRIORS, START_S, Progress, clock
 from bench.workbench import Runtime
 

@@ -107,8 +107,8 @@ def bare_loop(layers: list[str], spec: dict, prompt: str, args: argparse.Namespa
 
 def ray_data(store, model, spec: dict, args: argparse.Namespace) -> Iterator[dict]:
     """Finished jobs of Ray Data: the engine's own code on the stage's own jobs."""
+    from bench.artifacts.artifact import Artifact
     from bench.engine import data
-    from bench.plan.artifact import Artifact
     from bench.plan.graph import ref_of
     from bench.stages import pictures
     from bench.workbench import Runtime
@@ -153,9 +153,9 @@ def main() -> None:
     if args.jobs < 4 * args.workers:
         parser.error(f"--jobs {args.jobs}: at least four a worker, or there is no steady state")
 
+    from bench.artifacts.artifact import Artifact
     from bench.driver import Driver
     from bench.engine.cluster import connected
-    from bench.plan.artifact import Artifact
     from bench.stages.model import BaseSpec
     from bench.store import Store
     from bench.workbench import Runtime

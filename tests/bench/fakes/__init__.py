@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from bench.plan.artifact import Artifact
+from bench.artifacts.artifact import Artifact
 from bench.stages import job
 from bench.store import Ref
 from lmia.specs import Spec
