@@ -32,7 +32,7 @@ def recorded(folder):
 
 
 def one_step(model, guidance):
-    text, blank = model.text_states(["a man with red hair"]), model.text_states([""])
+    text, blank = model.condition(["a man with red hair"]), model.condition([""])
     z = torch.from_numpy(initial_latents(["x"], 0, model.latent_shape()))
     spec = SampleSpec(guidance=guidance, steps=1, sampler="ddim")
     before = model.unet.rows

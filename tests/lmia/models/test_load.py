@@ -13,8 +13,10 @@ from lmia.specs import RequestError, UnknownName
 
 
 def test_sizes_come_from_the_configuration(model):
-    assert (model.size, model.vae_scale, model.latent_channels) == (32, 4, 4)
+    assert (model.size, model.vae_scale, model.size_multiple, model.num_timesteps) == (32, 4, 8, 1000)
     assert model.latent_shape() == (4, 8, 8)
+    assert model.latent_shape(64) == (4, 16, 16)
+    assert list(model.parts) == ["vae", "unet", "text_encoder"]
     assert model.attention == "sdpa"
     assert not any(value.requires_grad for value in model.unet.parameters())
 
@@ -33,21 +35,28 @@ def test_unseen_words_fall_into_pieces(model):
     ids = model.tokenizer(["a north headshot", "a south headshot", "a zürich headshot"]).input_ids
     assert len({tuple(row) for row in ids}) == 3
     assert max(max(row) for row in ids) < model.text_encoder.config.vocab_size
-    assert model.text_states(["a", ""]).shape == (2, 24, 16)
+    assert model.condition(["a", ""]).shape == (2, 24, 16)
 
 
-def test_abar_is_the_models_own(model):
+def powers(model):
+    """Signal power by training step, from both sides of the schedule."""
+    signal, noise = model.schedule(torch.arange(model.num_timesteps))
+    assert torch.allclose(signal**2 + noise**2, torch.ones(()), atol=1e-6)
+    return signal.flatten().double().numpy() ** 2
+
+
+def test_schedule_is_the_models_own(model):
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    assert np.allclose(model.abar().numpy(), np.cumprod(1 - betas), rtol=1e-4)
+    assert np.allclose(powers(model), np.cumprod(1 - betas), rtol=1e-4)
 
 
-def test_abar_follows_another_schedule(folder, tmp_path):
+def test_schedule_follows_another_schedule(folder, tmp_path):
     copy = tmp_path / "linear"
     shutil.copytree(folder, copy)
     path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "linear"}))
     expected = np.cumprod(1 - np.linspace(0.00085, 0.012, 1000))
-    assert np.allclose(load_model([copy]).abar().numpy(), expected, rtol=1e-4)
+    assert np.allclose(powers(load_model([copy])), expected, rtol=1e-4)
 
 
 def test_pixels_round_trip():
@@ -71,7 +80,7 @@ def test_pickle_is_refused_unless_allowed(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["unet", "vae", "tokenizer"])
-def test_a_missing_component_is_named(folder, tmp_path, name):
+def test_a_missing_part_is_named(folder, tmp_path, name):
     copy = tmp_path / "part"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / name)
