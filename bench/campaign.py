@@ -106,6 +106,20 @@ def campaign_names(store: Store) -> list[str]:
     return [name.removesuffix(".json") for name in store.names("campaigns") if name.endswith(".json")]
 
 
+def named(name: str | None, store: Store) -> str:
+    """The campaign meant by a name, by its YAML file, or by nothing on a store that has only one.
+
+    Raises:
+        RequestError: nothing was said, and the store has none or several.
+    """
+    if name is not None:
+        return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    names = campaign_names(store)
+    if len(names) != 1:
+        raise RequestError(f"which campaign? On the store {store.uri} there are: {', '.join(names) or 'none'}")
+    return names[0]
+
+
 def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campaign]:
     """Rows of a campaign from the store alone, with what is shown beside them; failed cells as failed rows.
 

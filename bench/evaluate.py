@@ -1,9 +1,6 @@
 """`lmia evaluate`: every metric for any file of scores, with intervals that a reviewer would accept."""
 
-import argparse
-import json
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,43 +8,6 @@ from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from lmia.metrics.report import Group
-
-EPILOG = """columns: score (numbers) and member (true/false or 0/1); optionally id, identity (people: intervals are then
-clustered), split (calibration, report), seed, and any columns to group by. Exit status 2 on a mistake in the file."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to its parser."""
-    parser.epilog = EPILOG
-    parser.add_argument("scores", metavar="SCORES", help="a .parquet, .csv or .tsv file")
-    parser.add_argument("--by", default="", metavar="COL,...", help="one result per combination of these columns")
-    parser.add_argument(
-        "--positive",
-        default="member",
-        metavar="COL[=VALUE]",
-        help="the column that marks members, or the value of a column that does (default: member)",
-    )
-    parser.add_argument("--lower-is-member", action="store_true", help="scores are distances, lower for members")
-    parser.add_argument(
-        "--against",
-        metavar="SCORES|COL=VALUE",
-        help="compare on the same pictures: with another file, or with one of the groups of this one",
-    )
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Reads, evaluates and prints; RequestError (exit status 2) on a mistake in what was asked for."""
-    result = evaluated(
-        args.scores,
-        by=[column.strip() for column in args.by.split(",") if column.strip()],
-        positive=args.positive,
-        lower_is_member=args.lower_is_member,
-        against=args.against,
-    )
-    text = json.dumps(result, indent=2, allow_nan=False) if args.format == "json" else render(result)
-    sys.stdout.write(text.rstrip("\n") + "\n")
-    return 0
 
 
 def evaluated(

@@ -1,9 +1,8 @@
 """What a person sees while a campaign runs: what is done, what is running and how long it will still take."""
 
-import sys
 import time
 from collections import defaultdict
-from typing import TextIO
+from collections.abc import Callable
 
 from bench.artifacts.artifact import Job
 from bench.workbench import Runtime
@@ -30,8 +29,8 @@ EVERY_S = 5.0
 class Progress:
     """Turns the driver's events into lines; the time left comes from the work left and the rates seen so far."""
 
-    def __init__(self, runtime: Runtime, cores: int, out: TextIO | None = None):
-        self.out = out or sys.stderr
+    def __init__(self, runtime: Runtime, cores: int, tell: Callable[[str], None]):
+        self.tell = tell
         self.cores = max(1, min(cores, runtime.workers or cores))
         self.started = time.monotonic()
         self.total: dict[str, float] = {}
@@ -78,7 +77,7 @@ class Progress:
         else:
             word = {"quarantined": "given up", "corrupt": "found a damaged input of"}.get(status["state"], "failed at")
             last = (status["error"].strip().splitlines() or [""])[-1]
-            self.line(f"  {word}: {job.title}: {last}")
+            self.tell(f"  {word}: {job.title}: {last}")
         self._say()
 
     def seconds_left(self) -> float:
@@ -100,15 +99,10 @@ class Progress:
             return
         self.last = now
         parts = [f"{STAGE_NAMES[k]} {self.finished[k]}/{self.jobs[k]}" for k in STAGE_NAMES if self.jobs.get(k)]
-        self.line(
+        self.tell(
             f"[{clock(now - self.started)}, about {clock(self.seconds_left())} left] {', '.join(parts)}; "
             f"now: {self.doing}"
         )
-
-    def line(self, text: str) -> None:
-        """Print a line for people."""
-        self.out.write(text + "\n")
-        self.out.flush()
 
 
 def kind_of(job: Job) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bench.artifacts.artifact import Artifact
 from bench.audit.plan import AuditPlan, Line
 from bench.audit.request import MEMBERS
-from bench.driver import revision
+from bench.driver import Outcome, revision
 from bench.stages.scores import read
 from bench.store import Entry, Manifest, Store
 from lmia.attacks import ATTACKS
@@ -23,9 +23,12 @@ from lmia.metrics.low_fpr import LowFpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.sets import PowerCurve, power_curve
 from lmia.metrics.verdict import Evidence, Finding, Verdict, judge
-from lmia.specs import RequestError
 
 SCHEMA_VERSION = 1
+
+
+class AuditFailed(RuntimeError):
+    """Nothing can be judged: the pictures could not be taken over, or no attack could be made."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Result:
         failed: attacks that could not be made, and why.
         power: how many people the strongest attack needs; None unless a leak was found.
         numerics: classes of machines that computed.
-        costs: evaluations per picture by attack, and seconds of all that was made.
+        costs: evaluations per picture by attack.
+        jobs: jobs that were done for it by this run.
+        seconds: wall time of this run.
     """
 
     plan: AuditPlan
@@ -51,6 +56,8 @@ class Result:
     power: PowerCurve | None
     numerics: tuple[str, ...]
     costs: dict[str, float]
+    jobs: int = 0
+    seconds: float = 0.0
     made_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     revision: str = field(default_factory=revision)
 
@@ -59,21 +66,21 @@ class Result:
         return next(f for f in self.verdict.findings if f.attack == attack)
 
 
-def result(plan: AuditPlan, store: Store, failed: Mapping[str, str]) -> Result:
+def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
     """Reads what was made and judges it.
 
     Args:
         plan: the audit.
         store: where its artifacts are.
-        failed: reason by address, of artifacts that could not be made.
+        outcome: what became of making them.
 
     Raises:
-        RequestError: the pictures could not be taken over, or no attack could be made.
+        AuditFailed: the pictures could not be taken over, or no attack could be made.
     """
-    reader = _Reader(store, store.index())
+    reader, failed = _Reader(store, store.index()), outcome.failed
     lost = [f"{label}: {failed[a.address]}" for label, a in plan.sets.items() if a.address in failed]
     if lost:
-        raise RequestError("; ".join(lost))
+        raise AuditFailed("; ".join(lost))
     pictures = Pictures.concat([reader.pictures(artifact) for artifact in plan.sets.values()])
     persons = {
         record: f"{source}/{who}"
@@ -92,7 +99,7 @@ def result(plan: AuditPlan, store: Store, failed: Mapping[str, str]) -> Result:
         else:
             evidence[line.attack] = reader.evidence(line, persons)
     if not evidence:
-        raise RequestError("; ".join(f"{name}: {why}" for name, why in broken.items()))
+        raise AuditFailed("; ".join(f"{name}: {why}" for name, why in broken.items()))
     audit = plan.audit
     verdict = judge(
         list(evidence.values()),
@@ -105,7 +112,18 @@ def result(plan: AuditPlan, store: Store, failed: Mapping[str, str]) -> Result:
     best = evidence[verdict.findings[0].attack].target
     power = power_curve(best.members(), best.nonmembers(), seed=audit.seed) if verdict.outcome == "leak" else None
     costs = {name: float(ATTACKS.get(name).nfe(_spec(plan, name))) for name in evidence}
-    return Result(plan, verdict, evidence, pictures, broken, power, tuple(sorted(reader.numerics)), costs)
+    return Result(
+        plan=plan,
+        verdict=verdict,
+        evidence=evidence,
+        pictures=pictures,
+        failed=broken,
+        power=power,
+        numerics=tuple(sorted(reader.numerics)),
+        costs=costs,
+        jobs=outcome.made,
+        seconds=outcome.seconds,
+    )
 
 
 def _spec(plan: AuditPlan, attack: str) -> Any:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.cli import main, parser
+from bench.cli import app, main
 
 COMMANDS = [
     "run", "plan", "status", "leaderboard", "ui", "evaluate", "audit", "pretrain", "pull", "attacks", "presets",
@@ -14,8 +14,48 @@ COMMANDS = [
 
 
 def test_the_commands_are_these():
-    (sub,) = [a for a in parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
-    assert list(sub.choices) == COMMANDS
+    assert [name for name in app if not name.startswith("-")] == COMMANDS
+
+
+OPTIONS = {
+    "run": "set address runtime retry no-track",
+    "plan": "set format",
+    "status": "format",
+    "leaderboard": "format out",
+    "ui": "port",
+    "evaluate": "by positive lower-is-member against format",
+    "audit": "model base generated members nonmembers shadow auxiliary attacks caption prompt fpr random-split"
+    " skip-unreadable set out address runtime retry",
+    "pretrain": "out work set",
+    "pull": "",
+    "attacks": "format",
+    "presets": "",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_s_options_are_these_and_its_help_says_all_with_examples(command, capsys):
+    names = [name for argument in app[command].assemble_argument_collection() for name in argument.positives]
+    options = {name for name in names if name.startswith("--")}
+    assert options == {f"--{name}" for name in ["store", *OPTIONS[command].split()]}
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"lmia {command}" in shown.split("Examples:")[1]
+    assert all(option in shown for option in options - {"--store"})
+
+
+def test_the_shell_can_complete(capsys):
+    script = app.generate_completion(shell="bash")
+    assert all(command in script for command in COMMANDS) and "--skip-unreadable" in script
+
+
+def test_options_of_an_audit_are_fields_of_its_request():
+    from bench.audit.request import Audit
+    from bench.cli_audit import FIELDS
+
+    assert set(FIELDS) <= set(Audit.model_fields)
+    required = {name for name, field in Audit.model_fields.items() if field.is_required()}
+    assert required == {a.name.strip("-") for a in app["audit"].assemble_argument_collection() if a.required}
 
 
 @pytest.mark.parametrize(
@@ -26,8 +66,14 @@ def test_the_commands_are_these():
         (["run", "tiny", "--runtime", "wokers=2"], "did you mean 'workers'"),
         (["run", "tiny", "--runtime", "device=tpu"], "device = 'tpu'"),
         (["leaderboard", "nothing"], "no campaign 'nothing'"),
-        (["leaderboard", "--format", "yaml"], "invalid choice: 'yaml'"),
-        (["runn"], "runn"),
+        (["leaderboard", "--format", "yaml"], 'Invalid value "yaml" for --format. Choose from: "table"'),
+        (["runn"], 'Unknown command "runn". Did you mean "run"?'),
+        (["run", "tiny", "--runtme", "workers=2"], "Unknown option: --runtme. Did you mean --runtime?"),
+        (["run", "tiny", "--no-trak"], "Did you mean --no-track?"),
+        (["audit", "--membrs", "a"], "Did you mean --members"),
+        (["run"], "PRESET|FILE requires an argument"),
+        (["plan", "tiny", "quick"], "quick"),
+        ([], "which command?"),
         (["run", "tiny", "--set", "default.base=some/model"], "a hub id must be pinned"),
         (["pretrain", "--out", "x", "--work", "y", "--set", "unet_stepz=1"], "did you mean 'unet_steps'"),
     ],
@@ -134,7 +180,7 @@ def test_status_of_an_empty_store(tmp_path, capsys):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; from bench.cli import parser; parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from bench.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

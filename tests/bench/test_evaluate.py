@@ -1,6 +1,5 @@
 """`lmia evaluate`: what it reads, what it says, and how it refuses."""
 
-import argparse
 import csv
 import json
 from pathlib import Path
@@ -10,16 +9,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bench.evaluate import add_arguments, run
+from bench.cli import app
 from lmia.specs import RequestError
 
 SHARED = Path(__file__).parents[3] / "shared"
 
 
 def lmia_evaluate(capsys, *arguments):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert run(parser.parse_args([str(a) for a in arguments])) == 0
+    # Not `main`, which turns mistakes into a line and an exit status.
+    app(["evaluate", *(str(a) for a in arguments)])
     return capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import lmia, bench",
-        "from bench.cli import parser; parser().format_help()",
+        "import bench.cli, contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): bench.cli.main(['--help'])",
         "from bench import campaign; from bench.cells import load; campaign.questions(load('tiny'))",
         "from lmia.attacks import ATTACKS; [ATTACKS.get(n).nfe(ATTACKS.get(n).Spec()) for n in ATTACKS.names()]",
         "import lmia.metrics.estimands, lmia.metrics.low_fpr, lmia.metrics.sets",

@@ -1,0 +1,124 @@
+"""What the commands print that only look: a plan, a store's status, the attacks, the presets."""
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from bench import attempts, campaign
+from bench.benchmark import Benchmark
+from bench.cells import cells, load
+from bench.config import preset_names
+from bench.store import Store
+
+
+def plan(benchmark: Benchmark, store: Store, tell: Any, *, as_json: bool = False) -> str:
+    """Cells, jobs and artifacts of a benchmark: asked for, unique, already there. Makes nothing."""
+    asked = campaign.questions(benchmark, tell)
+    lines, nfe = campaign.plan(asked, store)
+    if as_json:
+        value = {
+            "name": benchmark.name,
+            "cells": [{"cell": q.row.address, "role": q.cell.role, "title": q.cell.title} for q in asked],
+            "artifacts": [line.__dict__ for line in lines],
+            "scoring_evaluations": nfe,
+        }
+        return json.dumps(value, indent=1)
+    roles = Counter(q.cell.role for q in asked)
+    text = [
+        f"{benchmark.name}: {len(asked)} rows ({', '.join(f'{n} {role}' for role, n in sorted(roles.items()))})",
+        "",
+        *(f"  {q.cell.role:9s} {q.cell.title}{'  [confounded]' if q.cell.flags else ''}" for q in asked),
+        "",
+        f"  {'artifacts':10s}{'a script per cell':>19s}{'each once':>11s}{'there':>9s}{'jobs':>9s}"
+        f"{'work, per cell':>16s}{'work left':>14s}",
+    ]
+    for line in lines:
+        text.append(
+            f"  {line.kind:10s}{line.naive:19,d}{line.unique:11,d}{line.there:9,d}{line.jobs:9,d}"
+            f"{line.naive_work:16,.0f}{line.work:14,.0f}"
+        )
+    text += ["", "  work is in picture passes through the model at work (fine-tuned, sampled, trained or scored with)"]
+    if nfe["asked"] > nfe["shared"]:
+        text.append(
+            f"  scoring: {nfe['asked']:,d} U-Net evaluations asked for, {nfe['shared']:,d} spent, since attacks on the "
+            f"same pictures share them ({nfe['asked'] / nfe['shared']:.1f} times fewer)"
+        )
+    return "\n".join(text)
+
+
+def status(store: Store, *, as_json: bool = False) -> str:
+    """What is done, running, failing and given up on a store."""
+    found = _status(store)
+    if as_json:
+        return json.dumps(found, indent=1)
+    lines = [f"store {store.uri}"]
+    for name, counted in found["campaigns"].items():
+        lines.append(f"{name}: {counted['done']} of {counted['rows']} rows done")
+        lines += [f"  failed: {cell}: {why}" for cell, why in counted["failed"].items()]
+    lines += [f"running (or killed) for {j['seconds']} s on {j['node']}: {j['title']}" for j in found["running"]]
+    lines += [f"failing: {j['title']}: {j['reason']}" for j in found["failing"]]
+    lines += [f"given up: {j['title']}: {j['reason']} (lmia run --retry tries again)" for j in found["given_up"]]
+    if len(lines) == 1:
+        lines.append("nothing was run on it")
+    return "\n".join(lines)
+
+
+def _status(store: Store) -> dict[str, Any]:
+    """Campaigns with their rows done and failed, and jobs that are running, failing or given up, as JSON values."""
+    there = set(store.index())
+    campaigns = {}
+    for name in campaign.campaign_names(store):
+        record = store.read_json(f"campaigns/{name}.json")
+        addresses = [cell["cell"] for cell in record["cells"]]
+        campaigns[name] = {
+            "rows": len(addresses),
+            "done": sum(cell in there for cell in addresses),
+            "failed": {cell: why for cell, why in record["failed"].items() if cell not in there},
+        }
+    running, failing, given_up = [], [], []
+    for job in store.names("attempts"):
+        tries = attempts.of(store, job)
+        if not tries or tries[-1].state == "done":
+            continue
+        bad = attempts.failures(store, job)
+        line = {"job": job, "title": tries[-1].title, "attempts": len(bad), "node": tries[-1].node}
+        if tries[-1].state == "running":
+            running.append({**line, "seconds": round(time.time() - tries[-1].started_at)})
+        elif len(bad) >= attempts.MAX_ATTEMPTS:
+            given_up.append({**line, "reason": attempts.reason(bad)})
+        elif bad:
+            failing.append({**line, "reason": attempts.reason(bad)})
+    return {"campaigns": campaigns, "running": running, "failing": failing, "given_up": given_up}
+
+
+def attacks(*, as_json: bool = False) -> str:
+    """The attacks with their default settings: access, evaluations per picture, needs and paper."""
+    from lmia.attacks import ATTACKS
+
+    found = [(name, ATTACKS.get(name), ATTACKS.get(name).Spec()) for name in ATTACKS.names()]
+    if as_json:
+        rows = [
+            {
+                "attack": name,
+                "role": attack.role,
+                "access": attack.access,
+                "needs": sorted(attack.requires(spec)),
+                "nfe": attack.nfe(spec),
+                "paper": attack.paper,
+            }
+            for name, attack, spec in found
+        ]
+        return json.dumps(rows, indent=1)
+    lines = [f"{'attack':28s}{'access':15s}{'NFE':>6s}  {'needs':42s}paper"]
+    for name, attack, spec in found:
+        label = f"{name} (control)" if attack.role == "control" else name
+        needs = ", ".join(sorted(attack.requires(spec)))
+        lines.append(f"{label:28s}{attack.access:15s}{attack.nfe(spec):6d}  {needs:42s}{attack.paper}")
+    return "\n".join(lines)
+
+
+def presets() -> str:
+    """The benchmarks that come with lmia, with their number of rows and title."""
+    found = [(name, load(name)) for name in preset_names()]
+    return "\n".join(f"{name:12s} {len(cells(made)):4d} rows  {made.title}" for name, made in found)
