@@ -22,7 +22,7 @@ from lmia.metrics.estimates import Estimate
 from lmia.metrics.low_fpr import LowFpr
 from lmia.metrics.scores import ScoreSet
 from lmia.metrics.sets import PowerCurve, power_curve
-from lmia.metrics.verdict import Evidence, Finding, Verdict, judge
+from lmia.metrics.verdict import Evidence, Finding, Verdict, conclude
 
 SCHEMA_VERSION = 1
 
@@ -101,7 +101,7 @@ def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
     if not evidence:
         raise AuditFailed("; ".join(f"{name}: {why}" for name, why in broken.items()))
     audit = plan.audit
-    verdict = judge(
+    verdict = conclude(
         list(evidence.values()),
         blind,
         fpr=audit.picture_fpr,

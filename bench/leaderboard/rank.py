@@ -4,7 +4,7 @@ Nothing of this is part of a row: the same row may stand in several campaigns.
 
 What is ranked: rows with role `ranked`, status `ok`, estimand `same_source` and no `confounded` flag, in order of
 the simultaneous lower bound of their Delta, then of Delta. Ranking cells tells where a leak shows; it does not tell
-which attack is best (it would crown whichever was given the most over-trained target). Attacks are therefore compared
+which attack is best (the one tried on the most over-trained target would win). Attacks are therefore compared
 separately, over the same targets and in tracks of equal access (`rank_attacks`).
 """
 
@@ -158,9 +158,9 @@ def join(rows: Iterable[Row], sides: Mapping[str, Side] | None = None, campaign:
     campaign = campaign or Campaign("all")
     sides = sides or {}
     kept = [row for row in rows if campaign.cells is None or row.cell in campaign.cells]
-    double = [cell for cell, count in Counter(row.cell for row in kept).items() if count > 1]
-    if double:
-        raise ValueError(f"several rows for one cell: {', '.join(sorted(double)[:5])}")
+    repeated = [cell for cell, count in Counter(row.cell for row in kept).items() if count > 1]
+    if repeated:
+        raise ValueError(f"several rows for one cell: {', '.join(sorted(repeated)[:5])}")
     ranked = [row for row in kept if section_of(row) == "ranked"]
     p_values = {row.cell: p for row in ranked if (p := p_of(row)) is not None}
     adjusted = dict(zip(p_values, map(float, holm(list(p_values.values()))), strict=True))
@@ -308,14 +308,14 @@ def reported_numbers() -> tuple[dict[str, Any], ...]:
 
 def reported_for(row: Row) -> Reported | None:
     """The published number whose axes, as far as it names them, are the row's; the most specific one if several."""
-    fitting = [
+    matching = [
         number
         for number in reported_numbers()
         if all(getattr(row.axes, axis) == value for axis, value in number["axes"].items())
     ]
-    if not fitting:
+    if not matching:
         return None
-    best = max(fitting, key=lambda number: len(number["axes"]))
+    best = max(matching, key=lambda number: len(number["axes"]))
     return Reported(best["auc"], best["source"], best["evidence"], best.get("note"))
 
 
@@ -337,8 +337,8 @@ _SECTIONS = ("ranked", "cross", "planted", "control", "other", "apart")
 def _order(entry: Entry) -> tuple[Any, ...]:
     strength = entry.row.measured.auc if entry.section == "cross" else entry.row.measured.delta_auc
     place = entry.rank or 0
-    trouble = ("failed", "undersized", "ok").index(entry.row.status)
-    return _SECTIONS.index(entry.section), place, -trouble, -_or_low(strength), entry.row.cell
+    severity = ("failed", "undersized", "ok").index(entry.row.status)
+    return _SECTIONS.index(entry.section), place, -severity, -_or_low(strength), entry.row.cell
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from bench.axes import Axes
 from lmia.metrics.estimates import Estimate, from_interval, missing
-from lmia.metrics.judge import Estimand
+from lmia.metrics.judge import CROSS_SOURCE_ONLY, SAME_SOURCE_ONLY, Estimand
 from lmia.specs import RequestError, explain
 
 Level = Literal["picture", "identity", "set"]
@@ -164,8 +164,8 @@ class Row(_Part):
 
 def equal(a: Row, b: Row) -> bool:
     """True if two rows say the same: everything but cost and provenance is equal."""
-    apart = {"cost", "provenance"}
-    return a.model_dump(exclude=apart) == b.model_dump(exclude=apart)
+    excluded = {"cost", "provenance"}
+    return a.model_dump(exclude=excluded) == b.model_dump(exclude=excluded)
 
 
 def join_reasons(reasons: Mapping[str, str]) -> str | None:
@@ -206,9 +206,9 @@ def why_null(row: Row, field: str) -> str:
     if row.status != "ok":
         return reasons.get("", row.status)
     if plain == "source_auc" and row.estimand != "cross_source":
-        return "applies to members against another source only"
+        return CROSS_SOURCE_ONLY
     if row.estimand == "cross_source" and field in _SAME_ONLY:
-        return "not defined against another source: style and membership cannot be told apart"
+        return SAME_SOURCE_ONLY
     return reasons.get("", "not computed")
 
 

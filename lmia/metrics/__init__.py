@@ -20,13 +20,14 @@ Usage (every name below is imported from its module; nothing here imports torch)
     cross.auc, cross.source_auc, cross.difference                                 # Estimates
 
     lone = uncontrolled([target], base=[base_scores] or None, blind=[blind_scores] or None)
-    lone.auc, lone.over_base, lone.over_blind, lone.verdict, lone.reason          # leak | no leak shown | undetermined
+    lone.auc, lone.over_chance, lone.over_base, lone.over_blind                   # Estimates; no claim
 
     after = amplification([(before, after), ...]).difference                      # the same pictures
     p = set_p_value(a.members(), a.nonmembers())                                  # one-sided, people permuted
 
-    from lmia.metrics.multiplicity import holm, benjamini_hochberg, rank_attacks  # of {attack: [Estimate, ...]}
-    from lmia.metrics.estimates import from_interval                              # Estimate of a row's (value, ci)
+    from lmia.metrics.judge import Question, TargetScores, World, judge           # all of a question's scores at once
+    from lmia.metrics.verdict import Evidence, conclude                           # an audit: was this set used?
+    from lmia.metrics.multiplicity import holm
 
 An `Estimate` has value, low, high (also `.interval` = [low, high] or None), se, method, note, `.p_greater()` and
 `.lower_bound(alpha)`. What could not be computed is None with the reason in `note`; there is no NaN. Bad input raises

@@ -61,9 +61,9 @@ def decide(report: ScoreSet, threshold: float) -> Decision:
     persons = np.array(report.persons(), dtype=object)
     effects = {"member": (report.member, tpr, members, 0.5), "nonmember": (~report.member, fpr, nonmembers, -0.5)}
     rows = []
-    for name, (side, rate, size, sign) in effects.items():
-        effect = sign * (accepted[side] - rate) / size
-        rows.append((name, list(persons[side]), effect, effect))
+    for name, (of_class, rate, size, sign) in effects.items():
+        effect = sign * (accepted[of_class] - rate) / size
+        rows.append((name, list(persons[of_class]), effect, effect))
     statistic = from_rows((tpr + 1 - fpr) / 2, rows)
     balanced = over_worlds([statistic], "logit")
     if balanced.se == 0:  # a rate of 0 or 1 shows no variance, but is not known exactly

@@ -235,8 +235,8 @@ def _against(
             raise RequestError("control: member differs from the target's")
     statistics = [auc_statistic(s) for s in sets]
     differences = [combine([(1.0, a), (-1.0, b)]) for a, b in zip(own, statistics, strict=True)]
-    alone = statistics if len(control) > 1 else statistics[:1]
-    return over_worlds(alone, "logit"), over_worlds(differences, "linear")
+    distinct = statistics if len(control) > 1 else statistics[:1]
+    return over_worlds(distinct, "logit"), over_worlds(differences, "linear")
 
 
 def _need(worlds: Sequence[object]) -> None:

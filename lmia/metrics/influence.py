@@ -151,12 +151,12 @@ def _summed(
     num = len(persons)
     effects: dict[str, np.ndarray] = {}
     nulls: dict[str, np.ndarray] = {}
-    there: dict[str, np.ndarray] = {}
+    present: dict[str, np.ndarray] = {}
     for stratum, code, effect, null in rows:
         effects[stratum] = effects.get(stratum, 0) + np.bincount(code, effect, num)
         nulls[stratum] = nulls.get(stratum, 0) + np.bincount(code, null, num)
-        there[stratum] = there.get(stratum, False) | (np.bincount(code, minlength=num) > 0)
-    return Statistic(value, persons, effects, nulls, {stratum: int(mask.sum()) for stratum, mask in there.items()})
+        present[stratum] = present.get(stratum, False) | (np.bincount(code, minlength=num) > 0)
+    return Statistic(value, persons, effects, nulls, {stratum: int(mask.sum()) for stratum, mask in present.items()})
 
 
 def _codes(groups: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -25,6 +25,8 @@ Estimand = Literal["same_source", "person", "cross_source", "uncontrolled", "amp
 
 SMALLEST = 8
 """Pictures on a side below which no interval of ours was shown to cover."""
+CROSS_SOURCE_ONLY = "applies to members against another source only"
+SAME_SOURCE_ONLY = "not defined against another source: style and membership cannot be told apart"
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +248,7 @@ def _crossover(question: Question) -> _Answer:
     answer.mde = found.mde
     gained = gains(pairs)
     answer.set_p_value = set_p_value(gained.members(), gained.nonmembers())
-    answer.lacks("applies to members against another source only", "source_auc")
+    answer.lacks(CROSS_SOURCE_ONLY, "source_auc")
     answer.control("base_auc", [target.base_same for target, _ in twins if target.base_same is not None])
     answer.control("blind_auc", [] if question.blind is None else [question.blind])
     return answer
@@ -266,8 +268,7 @@ def _cross_source(question: Question) -> _Answer:
         "base_auc", [joined(same.members(), other) for same, other in based if same is not None and other is not None]
     )
     answer.control("blind_auc", [] if question.blind is None else [question.blind])
-    why = "not defined against another source: style and membership cannot be told apart"
-    answer.lacks(why, "delta_auc", "mde", "set_p_value")
+    answer.lacks(SAME_SOURCE_ONLY, "delta_auc", "mde", "set_p_value")
     return answer
 
 
@@ -301,7 +302,7 @@ def _amplification(question: Question) -> _Answer:
         answer.lacks("members and non-members are photos of the same people", "set_p_value")
     else:
         answer.set_p_value = set_p_value(gained.members(), gained.nonmembers())
-    answer.lacks("applies to members against another source only", "source_auc")
+    answer.lacks(CROSS_SOURCE_ONLY, "source_auc")
     answer.control("blind_auc", [] if question.blind is None else [question.blind])
     return answer
 

@@ -95,15 +95,15 @@ def low_fpr(
         scarce = min(range(len(sets)), key=lambda i: sets[i].num_nonmembers)
         notes = [text for text in (found[scarce].note, note) if text]
         true, false = sum(p.true_positives or 0 for p in found), sum(p.false_positives or 0 for p in found)
-        alone = len(found) == 1
+        single = len(found) == 1
         result[f"{fpr:g}"] = LowFpr(
             tpr=float(values.mean()),
             ci=ci,
-            ci_given_threshold=list(clopper_pearson(true, sets[0].num_members)) if alone else None,
+            ci_given_threshold=list(clopper_pearson(true, sets[0].num_members)) if single else None,
             true_positives=true,
             false_positives=false,
             fpr=float(np.mean([(p.false_positives or 0) / s.num_nonmembers for p, s in zip(found, sets, strict=True)])),
-            threshold=found[0].threshold if alone else None,
+            threshold=found[0].threshold if single else None,
             method=method,
             note="; ".join(notes),
         )

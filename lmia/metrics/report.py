@@ -197,7 +197,7 @@ def _result(family: Sequence[Group]) -> dict[str, Any]:
     tied = max(_tied(s.scores) for s in sets)
     if tied > SATURATED:
         warnings.append(f"{tied:.0%} of the scores equal another one (saturated or rounded): ties count half")
-    warnings += _said("auc_ci", estimate)
+    warnings += _notes_on("auc_ci", estimate)
     if len(family) > 1 and people == "unknown":
         warnings.append("pictures cannot be recognised across seeds: they are taken as shared, the wider assumption")
     result: dict[str, Any] = {
@@ -256,7 +256,7 @@ def _balanced(family: Sequence[Group], people: str, warnings: list[str]) -> dict
         decisions.append(decision)
         statistics.append(decision.statistic)
     estimate = decisions[0].balanced_accuracy if len(family) == 1 else over_worlds(statistics, "logit", people=people)
-    warnings += _said("balanced_accuracy_ci", estimate)
+    warnings += _notes_on("balanced_accuracy_ci", estimate)
     single = decisions[0] if len(family) == 1 else None
     return {
         "balanced_accuracy": estimate.value,
@@ -315,18 +315,18 @@ def _compared(family: list[Group], other: list[Group], columns: Sequence[str], w
         "mde": found.mde,
         "num_seeds": len(worlds),
         "method": found.difference.method,
-        "warnings": warnings + _said("difference_ci", found.difference),
+        "warnings": warnings + _notes_on("difference_ci", found.difference),
     }
 
 
 def _same_pictures(other: Group, mine: Group) -> None:
     for one, two in ((mine, other), (other, mine)):
-        there = dict(zip(two.report.ids, two.report.member.tolist(), strict=True))
+        membership = dict(zip(two.report.ids, two.report.member.tolist(), strict=True))
         for row, name, member in zip(one.rows.tolist(), one.report.ids, one.report.member.tolist(), strict=True):
-            if name not in there:
-                missing = f"{name!r} is not among the {len(there)} of {_place(two)}; the same pictures are needed"
+            if name not in membership:
+                missing = f"{name!r} is not among the {len(membership)} of {_place(two)}; the same pictures are needed"
                 raise RequestError(f"{where(one.path, 'id', row)}: {missing}")
-            if there[name] != member:
+            if membership[name] != member:
                 raise RequestError(f"{where(one.path, 'member', row)}: id {name!r} is the opposite in {_place(two)}")
 
 
@@ -353,7 +353,7 @@ def _identities(family: Sequence[Group]) -> int | None:
     return len({person for group in family for person in group.report.persons()})
 
 
-def _said(what: str, estimate: Estimate) -> list[str]:
+def _notes_on(what: str, estimate: Estimate) -> list[str]:
     return [f"{what}: {estimate.note}"] if estimate.note else []
 
 

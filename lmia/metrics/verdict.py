@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from lmia.metrics.estimands import Uncontrolled, auc_estimate, uncontrolled
 from lmia.metrics.estimates import Estimate, t_quantile
+from lmia.metrics.judge import gains
 from lmia.metrics.low_fpr import LowFpr, low_fpr
 from lmia.metrics.multiplicity import holm
 from lmia.metrics.scores import Scores, ScoreSet
@@ -100,7 +99,7 @@ class Verdict:
     alpha: float
 
 
-def judge(
+def conclude(
     evidence: Sequence[Evidence],
     blind: dict[str, ScoreSet],
     *,
@@ -223,9 +222,7 @@ def _gains(one: Evidence) -> tuple[Scores, Scores]:
     """What the target gives each picture above what the base gives it; the score itself without a base."""
     gained = one.target
     if one.base is not None:
-        before = dict(zip(one.base.ids, one.base.scores, strict=True))
-        values = one.target.scores - np.array([before[i] for i in one.target.ids])
-        gained = ScoreSet(one.target.ids, values, one.target.member, one.target.identity)
+        gained = gains([(one.target, one.base)])
     return gained.members(), gained.nonmembers()
 
 

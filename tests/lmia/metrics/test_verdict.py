@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmia.metrics.scores import ScoreSet
-from lmia.metrics.verdict import Evidence, judge
+from lmia.metrics.verdict import Evidence, conclude
 
 
 def scores(shift, seed=0, *, people=40, photos=2, shared=None):
@@ -26,7 +26,7 @@ FAIR = {"pictures": scores(0, 999)}
 
 
 def test_a_leak_is_claimed_with_every_control_met():
-    verdict = judge([evidence(1.5), evidence(0, 1)], FAIR, fpr=0.05)
+    verdict = conclude([evidence(1.5), evidence(0, 1)], FAIR, fpr=0.05)
     assert verdict.outcome == "leak" and not verdict.remedies
     assert verdict.findings[0].attack == "attack0" and verdict.findings[0].found and not verdict.findings[1].found
     assert verdict.findings[0].p_adjusted == pytest.approx(2e-4)
@@ -34,56 +34,56 @@ def test_a_leak_is_claimed_with_every_control_met():
 
 
 def test_what_stands_out_alone_is_reliable():
-    many = judge([evidence(12, people=200)], {"pictures": scores(0, 999, people=200)}, fpr=0.05)
+    many = conclude([evidence(12, people=200)], {"pictures": scores(0, 999, people=200)}, fpr=0.05)
     assert many.picture_level == "reliable"
-    few = judge([evidence(12)], FAIR, fpr=0.05)
+    few = conclude([evidence(12)], FAIR, fpr=0.05)
     assert few.outcome == "leak" and few.picture_level == "not reliable", "2 accused people support no rate"
 
 
 def test_no_leak_comes_with_its_detectable_effect():
-    verdict = judge([evidence(0, seed) for seed in range(4)], FAIR)
+    verdict = conclude([evidence(0, seed) for seed in range(4)], FAIR)
     assert verdict.outcome == "no leak found" and verdict.picture_level is None
     assert 0 < verdict.mde < 0.5
-    few = judge([evidence(0, seed, people=10) for seed in range(4)], {"pictures": scores(0, 999, people=10)})
+    few = conclude([evidence(0, seed, people=10) for seed in range(4)], {"pictures": scores(0, 999, people=10)})
     assert few.mde > verdict.mde, "fewer people see less"
-    assert judge([evidence(0, 0)], FAIR).mde < verdict.mde, "one attack pays for no others"
+    assert conclude([evidence(0, 0)], FAIR).mde < verdict.mde, "one attack pays for no others"
 
 
 def test_sets_that_differ_without_the_model_are_undetermined_whatever_the_attack_says():
-    verdict = judge([evidence(3)], {"pictures": scores(2, 999)})
+    verdict = conclude([evidence(3)], {"pictures": scores(2, 999)})
     assert verdict.outcome == "undetermined" and "told apart by their pictures alone" in verdict.reasons[0]
     assert all(f.p_value is None and not f.found for f in verdict.findings)
     assert any("split one pool at random" in remedy for remedy in verdict.remedies)
-    by_words = judge([evidence(3)], {**FAIR, "captions": scores(2, 998)})
+    by_words = conclude([evidence(3)], {**FAIR, "captions": scores(2, 998)})
     assert by_words.outcome == "undetermined" and "captions alone" in by_words.reasons[0]
-    below = judge([evidence(3)], {"pictures": scores(-1, 999)})
+    below = conclude([evidence(3)], {"pictures": scores(-1, 999)})
     assert below.outcome == "leak", "a blind classifier that is worse than chance tells nothing apart"
 
 
 def test_what_the_base_model_shows_as_well_is_no_leak():
-    verdict = judge([evidence(1.5, base=1.5)], FAIR)
+    verdict = conclude([evidence(1.5, base=1.5)], FAIR)
     assert verdict.outcome == "no leak found"
     assert verdict.findings[0].against in ("base", "chance", "blind") and verdict.findings[0].limit < 0
 
 
 def test_without_a_base_nothing_is_said_unless_the_split_is_vouched_for():
     lone = [Evidence("loss", scores(1.5))]
-    verdict = judge(lone, FAIR)
+    verdict = conclude(lone, FAIR)
     assert verdict.outcome == "undetermined" and "--base" in verdict.remedies[0]
-    assert judge(lone, FAIR, random_split=True).outcome == "leak"
-    assert judge([Evidence("calibrated", scores(1.5), None, "it subtracts the base's")], FAIR).outcome == "leak"
+    assert conclude(lone, FAIR, random_split=True).outcome == "leak"
+    assert conclude([Evidence("calibrated", scores(1.5), None, "it subtracts the base's")], FAIR).outcome == "leak"
 
 
 def test_too_few_people_and_no_blind_control():
-    few = judge([evidence(5, people=5)], {"pictures": scores(0, 999, people=5)})
+    few = conclude([evidence(5, people=5)], {"pictures": scores(0, 999, people=5)})
     assert few.outcome == "undetermined" and "too few" in few.reasons[0]
-    assert judge([evidence(5)], {}).outcome == "undetermined"
+    assert conclude([evidence(5)], {}).outcome == "undetermined"
 
 
 def test_difficulty_that_target_and_base_share_does_not_hide_a_leak():
     shared = 5 * np.random.default_rng(7).standard_normal(160)
     target, base = scores(1.5, 0, shared=shared), scores(0, 100, shared=shared)
-    p = judge([Evidence("loss", target, base)], FAIR).findings[0].p_value
+    p = conclude([Evidence("loss", target, base)], FAIR).findings[0].p_value
     assert p < 0.001, "the permutation test looks at the gain over the base"
 
 
@@ -93,14 +93,14 @@ def test_labels_swapped_change_the_answer():
     blind = ScoreSet(
         FAIR["pictures"].ids, -FAIR["pictures"].scores, ~FAIR["pictures"].member, FAIR["pictures"].identity
     )
-    verdict = judge([Evidence("attack0", *flipped)], {"pictures": blind})
+    verdict = conclude([Evidence("attack0", *flipped)], {"pictures": blind})
     assert verdict.outcome == "no leak found" and verdict.findings[0].p_value > 0.99
 
 
 def test_false_claims_stay_below_alpha():
     """80 audits of models that were not tuned on anybody, 5 attacks each: at level .05 at most a few claims."""
     claims = sum(
-        judge(
+        conclude(
             [evidence(0, 1000 * trial + k, people=12) for k in range(5)],
             {"pictures": scores(0, 1000 * trial + 500, people=12)},
         ).outcome
