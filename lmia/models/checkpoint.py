@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LDM_UNET, LDM_VAE, LDM_TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 """What the names of the weights begin with in the original layout."""
@@ -54,8 +57,8 @@ def convert(file: Path, base: Path, scratch: Path, reference: str) -> dict[str, 
 class _Converted(NamedTuple):
     """A component of a checkpoint under diffusers' names."""
 
-    weights: dict[str, Any]
-    expected: Mapping[str, Any]
+    weights: "dict[str, Tensor]"
+    expected: "Mapping[str, Tensor]"
     """What the base's configuration asks for, on no device."""
     dropped: int = 0
     """How many weights the conversion left out."""
@@ -140,14 +143,14 @@ def _empty(kind: Any, config: Path) -> Any:
         return kind.from_config(json.loads(config.read_text(encoding="utf-8")))
 
 
-def _read(file: Path, keys: Iterable[str]) -> dict[str, Any]:
+def _read(file: Path, keys: Iterable[str]) -> "dict[str, Tensor]":
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
         return {key: opened.get_tensor(key) for key in keys}
 
 
-def _save(weights: Mapping[str, Any], file: Path) -> None:
+def _save(weights: "Mapping[str, Tensor]", file: Path) -> None:
     import torch
     from safetensors.torch import save_file
 

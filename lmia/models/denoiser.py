@@ -9,15 +9,24 @@ Shapes: B pictures, S picture side, C latent channels, H and W latent sides, L t
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
+
+    Level = float | Tensor
 
 PREDICTIONS = ("epsilon", "v_prediction", "velocity")
 """What a network can predict: the noise e; v = a e - b z0 (Salimans and Ho 2022); e - z0 (flow matching)."""
 
 
-def target_of(prediction: str, z0: Any, noise: Any, a: Any, b: Any) -> Any:
+def target_of(prediction: str, z0: "Tensor", noise: "Tensor", a: "Level", b: "Level") -> "Tensor":
     """What the network should predict in z_t = a z0 + b noise: the regression target of its training."""
     if prediction == "epsilon":
         return noise
@@ -28,7 +37,7 @@ def target_of(prediction: str, z0: Any, noise: Any, a: Any, b: Any) -> Any:
     raise _unknown(prediction)
 
 
-def noise_of(prediction: str, out: Any, z: Any, a: Any, b: Any) -> Any:
+def noise_of(prediction: str, out: "Tensor", z: "Tensor", a: "Level", b: "Level") -> "Tensor":
     """The noise e that the network's output for z = a z0 + b e means: the output itself, a v + b z, or from e - z0."""
     if prediction == "epsilon":
         return out
@@ -39,7 +48,7 @@ def noise_of(prediction: str, out: Any, z: Any, a: Any, b: Any) -> Any:
     raise _unknown(prediction)
 
 
-def clean_of(z: Any, eps: Any, a: Any, b: Any) -> Any:
+def clean_of(z: "Tensor", eps: "Tensor", a: "Level", b: "Level") -> "Tensor":
     """The clean latent z0 in z = a z0 + b eps."""
     return (z - b * eps) / a
 
@@ -80,16 +89,16 @@ class Denoiser(ABC):
 
     @property
     @abstractmethod
-    def network(self) -> Any:
+    def network(self) -> "Module":
         """The module that predicts: what is fine-tuned, and whose gradients a white-box attack sees."""
 
     @network.setter
     @abstractmethod
-    def network(self, module: Any) -> None: ...
+    def network(self, module: "Module") -> None: ...
 
     @property
     @abstractmethod
-    def parts(self) -> Mapping[str, Any]:
+    def parts(self) -> Mapping[str, "Module"]:
         """The modules with weights, by the names of the sub-folders in which they are saved."""
 
     @property
@@ -117,7 +126,7 @@ class Denoiser(ABC):
         """(C, H, W) of the latent of a picture with side `size` in pixels (default: the model's own)."""
 
     @abstractmethod
-    def encode(self, images: Any) -> Any:
+    def encode(self, images: "np.ndarray | Tensor") -> "Tensor":
         """Latents of pictures, without any random draw.
 
         Args:
@@ -128,22 +137,28 @@ class Denoiser(ABC):
         """
 
     @abstractmethod
-    def decode(self, latents: Any) -> Any:
+    def decode(self, latents: "Tensor") -> "Tensor":
         """Pictures of latents [B, C, H, W]: float32 tensor [B, 3, S, S], clipped to [-1, 1], on the device."""
 
     @abstractmethod
-    def condition(self, captions: Sequence[str]) -> Any:
+    def condition(self, captions: Sequence[str]) -> "Tensor":
         """What the network is told about captions, padded or cut to the model's length: [B, L, D] in its dtype."""
 
+    @overload
+    def schedule(self, t: int) -> tuple[float, float]: ...
+
+    @overload
+    def schedule(self, t: "Tensor") -> tuple["Tensor", "Tensor"]: ...
+
     @abstractmethod
-    def schedule(self, t: Any) -> tuple[Any, Any]:
+    def schedule(self, t: "int | Tensor") -> tuple["Level", "Level"]:
         """(a, b), the weights of clean latent and noise after step t, 0 <= t < T, from the model's own scheduler.
 
         Two floats for a whole number; for a tensor of steps [B] two float32 tensors [B, 1, 1, 1] on the device.
         """
 
     @abstractmethod
-    def predict(self, z: Any, t: Any, condition: Any) -> Any:
+    def predict(self, z: "Tensor", t: "int | Tensor", condition: "Tensor") -> "Tensor":
         """The network's own output in z [B, C, H, W] at t (a whole number, or a tensor of steps): float32.
 
         Gradients flow through it unless the caller turned them off; no guidance.
@@ -170,19 +185,19 @@ class Denoiser(ABC):
     def offload_frozen(self) -> None:
         """Moves what only `encode`, `decode` and `condition` need to the CPU, until the model is loaded anew."""
 
-    def eps(self, z: Any, t: Any, condition: Any) -> Any:
+    def eps(self, z: "Tensor", t: "int | Tensor", condition: "Tensor") -> "Tensor":
         """The noise that the network sees in z [B, C, H, W] at t: float32, whatever the network predicts."""
         return noise_of(self.prediction_type, self.predict(z, t, condition), z, *self.schedule(t))
 
     @property
-    def torch_dtype(self) -> Any:
+    def torch_dtype(self) -> "torch.dtype":
         """The dtype of weights and activations."""
         import torch
 
         return getattr(torch, self.dtype)
 
 
-def to_uint8(pixels: Any) -> Any:
+def to_uint8(pixels: "Tensor") -> np.ndarray:
     """Pictures [B, 3, S, S] in [-1, 1] as uint8 numpy [B, S, S, 3]."""
     import torch
 

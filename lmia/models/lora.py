@@ -4,11 +4,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmia.models.checkpoint import flat_name
 from lmia.models.files import is_pickled
 from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -19,15 +23,15 @@ LYCORIS_KEYS = re.compile(r"\.(hada|lokr|oft|boft|glora|ia3)_")
 
 
 class LoraPart(NamedTuple):
-    """What a LoRA file holds for one component."""
+    """What a LoRA file holds for one part."""
 
     config: Any
     """peft's configuration: ranks, scales and names of the adapted layers."""
-    weights: dict[str, Any]
+    weights: "dict[str, Tensor]"
     """Tensors by peft's names, without `base_model.model.`."""
 
 
-def merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
+def merge_adapter(folder: Path, modules: "dict[str, Module]") -> None:
     """Adds an adapter to the weights of those parts among "unet" and "text_encoder" that it is for.
 
     Raises:
@@ -36,7 +40,7 @@ def merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
     from peft import PeftConfig
     from safetensors.torch import load_file
 
-    parts: dict[str, tuple[Any, dict[str, Any]]]
+    parts: dict[str, tuple[Any, dict[str, Tensor]]]
     file = folder / LORA_WEIGHTS
     if file.is_file():
         parts = {**read_lora(file)}
@@ -52,7 +56,7 @@ def merge_adapter(folder: Path, modules: dict[str, Any]) -> None:
             _merge(modules[name], config, state, f"model: {file} does not fit the model's {name}")
 
 
-def _merge(module: Any, config: Any, state: dict[str, Any], misfit: str) -> None:
+def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) -> None:
     """Merges adapter weights, named by peft without its prefix, into a module, which is plain again afterwards."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict

@@ -7,7 +7,7 @@ what papers call "guidance 0" with diffusers is 1 here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,9 @@ from pydantic import Field
 from lmia.models.denoiser import Denoiser, chunks, to_uint8
 from lmia.seeds import rng
 from lmia.specs import RequestError, Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SampleSpec(Spec):
@@ -89,7 +92,7 @@ def generate(
     return np.concatenate(drawn)
 
 
-def denoise(model: Denoiser, noise: Any, text: Any, negative: Any, spec: SampleSpec) -> Any:
+def denoise(model: Denoiser, noise: "Tensor", text: "Tensor", negative: "Tensor", spec: SampleSpec) -> "Tensor":
     """Runs the sampler from standard normal noise [B, C, H, W] to latents, float32.
 
     Args:
@@ -124,9 +127,9 @@ class PromptStates:
     def __init__(self, model: Denoiser, batch: int = 32):
         self._model = model
         self._batch = batch
-        self._states: dict[str, Any] = {}
+        self._states: dict[str, Tensor] = {}
 
-    def of(self, prompts: Sequence[str]) -> Any:
+    def of(self, prompts: Sequence[str]) -> "Tensor":
         """Text states [B, L, D] in the model's dtype."""
         import torch
 
