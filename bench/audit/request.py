@@ -95,7 +95,7 @@ def check(audit: Audit, tell: Callable[[str], None]) -> int:
     Raises:
         RequestError: a mistake in the request; it names field, value and what is allowed.
     """
-    from lmia.data.sources._shelf import check_apart
+    from lmia.data.sources._index import check_apart
     from lmia.finetune.methods import METHODS
 
     for name in audit.attacks or ():
@@ -107,15 +107,15 @@ def check(audit: Audit, tell: Callable[[str], None]) -> int:
         spec_of_attack(name, settings)
     METHODS.get(audit.method)
     size = audit.size or picture_size(audit)
-    shelves = {label: ImageFolder.shelf(audit.spec_of(label, root, size)) for label, root in audit.folders.items()}
-    for label, shelf in shelves.items():
-        for warning in shelf.warnings:
+    indexes = {label: ImageFolder.index(audit.spec_of(label, root, size)) for label, root in audit.folders.items()}
+    for label, index in indexes.items():
+        for warning in index.warnings:
             tell(f"{label}: {warning}")
-    check_apart(shelves)
+    check_apart(indexes)
     if audit.generated is not None:
-        for warning in ImageFolder.shelf(audit.spec_of("generated", audit.generated, size)).warnings:
+        for warning in ImageFolder.index(audit.spec_of("generated", audit.generated, size)).warnings:
             tell(f"generated: {warning}")
-    count = sum(len(entries) for entries in shelves[NONMEMBERS].sources[NONMEMBERS].values())
+    count = sum(len(entries) for entries in indexes[NONMEMBERS].sources[NONMEMBERS].values())
     needed = math.ceil(1 / audit.picture_fpr - 1e-9)
     if count < needed and audit.fpr is not None:
         raise RequestError(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from lmia.data.decoding import decode
 from lmia.specs import RequestError
 
 SCHEMA = pa.schema(
@@ -177,15 +178,6 @@ def encode_png(image: np.ndarray) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(image).save(sink, format="PNG", compress_level=1)
     return sink.getvalue()
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """One encoded picture as uint8 [H, W, 3] RGB, turned upright; RequestError naming it if it cannot be read."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"picture {name!r} cannot be read: {error}") from error
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from bench.audit.plan import plan
 from bench.audit.request import Audit
 from bench.cli import main
-from lmia.data.sources._shelf import open_shelf
+from lmia.data.sources._index import read_index
 from lmia.specs import RequestError
 from tests.bench.audit_world import small_world, write_people
 
@@ -107,7 +107,7 @@ def request(world, **more):
 
 
 def test_what_is_left_out_depends_on_what_is_given(world):
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     with_all = plan(request(world, base=world / "base", shadow=world / "shadow"))
     assert with_all.left_out == {} and with_all.size == 32
     bare = plan(request(world))
@@ -118,12 +118,12 @@ def test_what_is_left_out_depends_on_what_is_given(world):
 
 
 def test_pictures_without_captions(world, tmp_path):
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     bare = tmp_path / "bare"
     shutil.copytree(world / "members", bare, ignore=shutil.ignore_patterns("*.txt"))
     planned = plan(request(world, members=bare))
     assert "--caption" in planned.left_out["reconstruction"] and "loss" not in planned.left_out
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     assert "reconstruction" not in plan(request(world, members=bare, caption="a face of a person")).left_out
     with pytest.raises(RequestError, match="attack 'reconstruction': it needs captions"):
         plan(request(world, members=bare, attacks=("reconstruction",)))
@@ -148,7 +148,7 @@ def test_pictures_without_captions(world, tmp_path):
     ],
 )
 def test_mistakes_exit_2_before_any_work(world, tmp_path, capsys, monkeypatch, arguments, message):  # noqa: PLR0917
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     monkeypatch.chdir(tmp_path)
     (world / "empty").mkdir(exist_ok=True)
     (world / "model.ckpt").write_bytes(b"x")
@@ -164,7 +164,7 @@ def test_an_unreadable_picture_is_named_and_left_out_when_asked(world, tmp_path)
     (members / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(RequestError, match=r"broken\.png"):
         plan(request(world, members=members))
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     heard = []
     planned = plan(Audit(**{**request(world, members=members).model_dump(), "skip_unreadable": True}), heard.append)
     assert planned.sets["members"].spec.count == 18 and any("1 of 19 pictures left out" in line for line in heard)

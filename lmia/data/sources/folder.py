@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import (
+from lmia.data.sources._index import FolderSource, FolderSpec
+from lmia.data.sources._listing import (
     Entry,
-    FolderSource,
-    FolderSpec,
     by_metadata,
     folders,
+    has_metadata,
+    is_picture,
     picture_files,
+    spelled,
+    visible,
     with_captions,
 )
 from lmia.specs import RequestError
@@ -25,22 +28,26 @@ class Folder(FolderSource):
     is its caption if it has no other.
     """
 
-    version = 1
+    version = 2
 
     @staticmethod
     def layout(spec: FolderSpec) -> tuple[list[Entry], list[str]]:
         """Entries by metadata if there is such a file, by folders otherwise."""
-        return by_metadata(spec.folder, spec.folder.resolve().name) or _by_folders(spec.folder)
+        if has_metadata(spec.folder):
+            return by_metadata(spec.folder, spec.folder.resolve().name)
+        return _by_folders(spec.folder)
 
 
 def _by_folders(root: Path) -> tuple[list[Entry], list[str]]:
-    entries, stray = [], [path.name for path in picture_files(root)]
+    entries: list[Entry] = []
+    stray: list[str] = []
     for source in folders(root):
-        stray += [f"{source.name}/{path.name}" for path in picture_files(source)]
         for identity in folders(source):
             for path in picture_files(identity):
                 name = f"{source.name}/{identity.name}/{path.name}"
-                entries.append(Entry(path, name, source.name, identity.name))
+                entries.append(Entry(path, name, spelled(source.name), spelled(identity.name)))
+    taken = {entry.path for entry in entries}
+    stray += sorted(str(p.relative_to(root)) for p in visible(root) if is_picture(p) and p not in taken)
     if stray:
         raise RequestError(
             f"root = {str(root)!r}: {len(stray)} pictures are not in a folder of a person, e.g. {stray[0]!r} "

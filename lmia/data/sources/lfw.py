@@ -8,7 +8,8 @@ is known to hold a few pictures under two names; ``near_duplicates: leave_out`` 
 import re
 
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import Entry, FolderSource, FolderSpec, folders, picture_files, with_captions
+from lmia.data.sources._index import FolderSource, FolderSpec
+from lmia.data.sources._listing import Entry, folders, picture_files, with_captions
 from lmia.specs import RequestError
 
 
@@ -16,7 +17,7 @@ from lmia.specs import RequestError
 class Lfw(FolderSource):
     """The LFW folder; its only source is called ``lfw``."""
 
-    version = 1
+    version = 2
 
     @staticmethod
     def layout(spec: FolderSpec) -> tuple[list[Entry], list[str]]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lmia.data.population import PopulationSpec
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import FolderSpec, open_shelf, square
+from lmia.data.sources._index import FolderSpec, read_index, square
 from lmia.specs import RequestError, UnknownName
 
 FOLDER, LFW = SOURCES.get("folder"), SOURCES.get("lfw")
@@ -38,7 +38,7 @@ def root(tmp_path, faces):
 
 @pytest.fixture(autouse=True)
 def every_test_is_a_new_process():
-    open_shelf.cache_clear()
+    read_index.cache_clear()
 
 
 def spec(root, **more):
@@ -67,7 +67,7 @@ def test_digest_follows_content_and_not_place(root, tmp_path_factory):
     club = FOLDER.digest(spec(moved), "club")
     (moved / "uni" / "person1" / "1.txt").write_text("another caption")
     assert FOLDER.digest(spec(moved), "uni") == before  # one process sees one state
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     assert FOLDER.digest(spec(moved), "uni") != before
     assert FOLDER.digest(spec(moved), "club") == club
 
@@ -181,7 +181,7 @@ def test_lfw(tmp_path, faces):
     pictures = LFW.pictures(spec(tmp_path), "lfw", "wild", ["Alan_Turing"], range(2))
     assert pictures.ids == ["lfw/Alan_Turing/0", "lfw/Alan_Turing/1"]
     save(tmp_path / "Ada_Lovelace" / "holiday.jpg", faces[5, 0])
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     with pytest.raises(RequestError, match=r"Ada_Lovelace/holiday.jpg is not named as in LFW"):
         LFW.check(spec(tmp_path))
 

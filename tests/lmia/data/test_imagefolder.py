@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lmia.data.sources import SOURCES
-from lmia.data.sources._shelf import check_apart, open_shelf
+from lmia.data.sources._index import check_apart, read_index
 from lmia.specs import RequestError
 
 KIND = SOURCES.get("imagefolder")
@@ -13,7 +13,7 @@ KIND = SOURCES.get("imagefolder")
 
 @pytest.fixture(autouse=True)
 def every_test_is_a_new_process():
-    open_shelf.cache_clear()
+    read_index.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_nobody_and_no_picture_is_in_two_folders(tmp_path, faces):
     save(tmp_path / "in" / "ann" / "0.png", faces[0, 0])
     save(tmp_path / "out" / "bob" / "0.png", faces[1, 0])
     folders = {name: spec(tmp_path / name, label=name) for name in ("in", "out")}
-    check_apart({name: KIND.shelf(one) for name, one in folders.items()})
+    check_apart({name: KIND.index(one) for name, one in folders.items()})
     save(tmp_path / "out" / "ann" / "1.png", faces[0, 1])
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     with pytest.raises(RequestError, match="person 'ann' is both in in"):
-        check_apart({name: KIND.shelf(one) for name, one in folders.items()})
+        check_apart({name: KIND.index(one) for name, one in folders.items()})
     (tmp_path / "out" / "ann" / "1.png").unlink()
     Image.fromarray(faces[0, 0]).save(tmp_path / "out" / "again.jpg", quality=90)
-    open_shelf.cache_clear()
+    read_index.cache_clear()
     with pytest.raises(RequestError, match=r"the same in two folders, such as ann/0\.png in in and again\.jpg in out"):
-        check_apart({name: KIND.shelf(one) for name, one in folders.items()})
+        check_apart({name: KIND.index(one) for name, one in folders.items()})

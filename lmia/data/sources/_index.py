@@ -1,26 +1,23 @@
 """What the sources that read local folders share: finding pictures, reading each once, leaving out what must be."""
 
-import csv
 import functools
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from lmia.data.decoding import SUFFIXES, count_frames, decode
 from lmia.data.parts import near_duplicates, thumbnail
-from lmia.data.pictures import Pictures, decode
+from lmia.data.pictures import Pictures
 from lmia.data.sources import DataSource
+from lmia.data.sources._listing import Entry, not_read, same_person
 from lmia.specs import RequestError, Spec, UnknownName
-
-_COLUMNS = ("file_name", "identity", "source", "caption", "text", "part")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 class FolderSpec(Spec):
@@ -46,19 +43,7 @@ class FolderSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One picture file and what is known about it."""
-
-    path: Path
-    name: str  # relative to the root, with forward slashes
-    source: str
-    identity: str
-    caption: str | None = None
-    part: str | None = None
-
-
-@dataclass(frozen=True)
-class Shelf:
+class FolderIndex:
     """All usable pictures of a folder: source -> identity -> entries in order of their names."""
 
     sources: dict[str, dict[str, list[Entry]]]
@@ -72,7 +57,7 @@ Layout = Callable[[Any], tuple[list[Entry], list[str]]]  # spec -> entries, warn
 
 
 @functools.lru_cache(maxsize=8)
-def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
+def read_index(spec: FolderSpec, layout: Layout) -> FolderIndex:
     """Reads a folder; once in a process, because everything that follows must see the same pictures.
 
     Raises:
@@ -83,9 +68,14 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
         raise RequestError(f"root = {spec.root!r}: there is no such folder")
     entries, warnings = layout(spec)
     if not entries:
-        raise RequestError(f"root = {spec.root!r}: no pictures in it (known are files ending in {', '.join(SUFFIXES)})")
+        known = ", ".join(sorted(SUFFIXES))
+        raise RequestError(f"root = {spec.root!r}: no pictures in it (known are files ending in {known})")
+    warnings += not_read(spec.folder, len(entries))
     _one_part_each(entries)
-    readable, hashes, thumbnails, bad = [], {}, [], []
+    _one_spelling_each(entries)
+    readable, hashes, thumbnails, bad, several = [], {}, [], [], []
+    copies: dict[tuple[str, str, str], Entry] = {}
+    repeated = []
     for entry in entries:
         data = entry.path.read_bytes()
         try:
@@ -93,6 +83,13 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
         except RequestError as error:
             bad.append(str(error))
             continue
+        pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+        first = copies.setdefault((entry.source, entry.identity, pixels), entry)
+        if first is not entry and spec.near_duplicates != "keep":
+            repeated.append(f"{entry.name} is {first.name}")
+            continue
+        if count_frames(data) > 1:
+            several.append(entry.name)
         readable.append(entry)
         hashes[entry.name] = hashlib.sha256(data).hexdigest()
         thumbnails.append(thumbnail(square(image, 64)))
@@ -101,6 +98,10 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
         raise RequestError(f"root = {spec.root!r}: {bad[0]}{more}")
     if bad:
         warnings.append(f"{len(bad)} of {len(entries)} pictures left out, unreadable: {'; '.join(bad[:3])}")
+    if repeated:
+        warnings.append(f"{len(repeated)} pictures left out, the same person's same picture again: {repeated[0]}")
+    if several:
+        warnings.append(f"of {len(several)} files with several frames the first one is used, e.g. {several[0]!r}")
     if not readable:
         raise RequestError(f"root = {spec.root!r}: none of the {len(entries)} pictures can be read")
     kept = _without_duplicates(spec, readable, np.stack(thumbnails), warnings)
@@ -109,7 +110,7 @@ def open_shelf(spec: FolderSpec, layout: Layout) -> Shelf:
         sources.setdefault(entry.source, {}).setdefault(entry.identity, []).append(entry)
     digests = {source: _digest(people, hashes) for source, people in sources.items()}
     small = {entry.name: row for entry, row in zip(readable, thumbnails, strict=True)}
-    return Shelf(sources, hashes, digests, small, warnings)
+    return FolderIndex(sources, hashes, digests, small, warnings)
 
 
 def _digest(people: dict[str, list[Entry]], hashes: dict[str, str]) -> str:
@@ -130,6 +131,19 @@ def _one_part_each(entries: list[Entry]) -> None:
                 f"person {entry.identity!r} of source {entry.source!r} is on two sides of the split: "
                 f"part {known.part!r} ({known.name}) and part {entry.part!r} ({entry.name})"
             )
+
+
+def _one_spelling_each(entries: list[Entry]) -> None:
+    """A person under two spellings could come to lie on both sides of a split."""
+    spellings: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.named:
+            known = spellings.setdefault((entry.source, same_person(entry.identity)), entry)
+            if known.identity != entry.identity:
+                raise RequestError(
+                    f"source {entry.source!r}: {known.identity!r} ({known.name}) and {entry.identity!r} ({entry.name}) "
+                    "look like one person under two spellings; give them one, or names that differ by more"
+                )
 
 
 def _without_duplicates(
@@ -165,118 +179,24 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(middle.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Picture files right in a folder, by name; hidden ones are none of ours."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
-def folders(folder: Path) -> list[Path]:
-    """Folders right in a folder, by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def caption_beside(path: Path) -> str | None:
-    """The caption in a text file of the same name beside a picture."""
-    beside = path.with_suffix(".txt")
-    if not beside.is_file():
-        return None
-    return beside.read_text(encoding="utf-8").strip() or None
-
-
-def metadata_rows(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of ``metadata.csv`` or ``metadata.jsonl``, each with where it stands; none if there is no such file."""
-    table, lines = root / "metadata.csv", root / "metadata.jsonl"
-    if table.is_file() and lines.is_file():
-        raise RequestError(f"{root}: both metadata.csv and metadata.jsonl; keep one")
-    if table.is_file():
-        text = table.read_text(encoding="utf-8-sig")
-        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-            if None in row or None in row.values():
-                raise RequestError(f"metadata.csv line {number}: not as many fields as the header has")
-            yield f"metadata.csv line {number}", dict(row)
-    elif lines.is_file():
-        for number, line in enumerate(lines.read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RequestError(f"metadata.jsonl line {number}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise RequestError(f"metadata.jsonl line {number}: not an object")
-            yield f"metadata.jsonl line {number}", row
-
-
-def by_metadata(root: Path, source: str, *, people: bool = True) -> tuple[list[Entry], list[str]] | None:
-    """Entries as the metadata file of a folder lists them, and warnings; None without such a file.
-
-    Args:
-        root: the folder.
-        source: the source of pictures whose row names none.
-        people: whether each row must name its person; otherwise a picture without one is a person of its own.
-    """
-    if not any((root / f"metadata.{end}").is_file() for end in ("csv", "jsonl")):
-        return None
-    entries: dict[str, Entry] = {}
-    unused: set[str] = set()
-    for where, row in metadata_rows(root):
-        unused |= set(row) - set(_COLUMNS)
-        for column in ("file_name", "identity") if people or "identity" in row else ("file_name",):
-            if column not in row:
-                raise UnknownName(f"{where}: column", column, row)
-            if not isinstance(row[column], str | int) or str(row[column]).strip() == "":
-                raise RequestError(f"{where}: {column} = {row[column]!r}: expected a name")
-        name = PurePosixPath(str(row["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
-            raise RequestError(f"{where}: file_name = {str(name)!r} leads out of the folder")
-        path = root / name
-        if not path.is_file():
-            raise RequestError(f"{where}: file_name = {str(name)!r}: there is no such file")
-        if str(name) in entries:
-            raise RequestError(f"{where}: file_name = {str(name)!r} is listed twice")
-        text = row.get("caption") or row.get("text") or None
-        entries[str(name)] = Entry(
-            path=path,
-            name=str(name),
-            source=str(row.get("source") or source),
-            identity=str(row.get("identity", name)).strip(),
-            caption=str(text) if text else None,
-            part=str(row["part"]) if row.get("part") else None,
-        )
-    warnings = []
-    if unused:
-        warnings.append(f"columns of the metadata that are not used: {', '.join(sorted(map(str, unused)))}")
-    on_disk = {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    }
-    unlisted = sorted(on_disk - set(entries))
-    if unlisted:
-        warnings.append(f"{len(unlisted)} pictures are not in the metadata and are left out, e.g. {unlisted[0]!r}")
-    return with_captions([entries[name] for name in sorted(entries)]), warnings
-
-
-def check_apart(shelves: dict[str, Shelf]) -> None:
+def check_apart(indexes: dict[str, FolderIndex]) -> None:
     """Refuses a person or (nearly) the same picture in two of several folders, which are given by what to call them.
 
     Only persons that are named count: a picture that is a person of its own is recognised by what it shows.
     """
     entries = [
-        (label, entry, shelf.thumbnails[entry.name])
-        for label, shelf in shelves.items()
-        for people in shelf.sources.values()
+        (label, entry, index.thumbnails[entry.name])
+        for label, index in indexes.items()
+        for people in index.sources.values()
         for listed in people.values()
         for entry in listed
     ]
     seen: dict[str, tuple[str, Entry]] = {}
     for label, entry, _ in entries:
-        where, other = seen.setdefault(entry.identity, (label, entry))
-        if where != label and entry.identity not in (entry.name, other.name):
+        if not entry.named:
+            continue
+        where, other = seen.setdefault(same_person(entry.identity), (label, entry))
+        if where != label:
             raise RequestError(
                 f"person {entry.identity!r} is both in {where} ({other.name}) and in {label} ({entry.name})"
             )
@@ -300,25 +220,25 @@ class FolderSource(DataSource):
         raise AssertionError("a folder source defines layout")
 
     @classmethod
-    def shelf(cls, spec: FolderSpec) -> Shelf:
-        """All that is known of the folder, read once in a process; see `open_shelf` for what is refused."""
-        return open_shelf(spec, cls.layout)
+    def index(cls, spec: FolderSpec) -> FolderIndex:
+        """All that is known of the folder, read once in a process; see `read_index` for what is refused."""
+        return read_index(spec, cls.layout)
 
     @classmethod
     def check(cls, spec: FolderSpec) -> list[str]:
-        """Reads the folder, once in a process; see `open_shelf` for what is refused."""
-        return list(cls.shelf(spec).warnings)
+        """Reads the folder, once in a process; see `read_index` for what is refused."""
+        return list(cls.index(spec).warnings)
 
     @classmethod
     def sources(cls, spec: FolderSpec) -> list[str]:
         """The sources that there are in the folder."""
-        return list(cls.shelf(spec).sources)
+        return list(cls.index(spec).sources)
 
     @classmethod
     def digest(cls, spec: FolderSpec, source: str) -> str:
         """sha256 over names, files, captions and parts of the pictures of a source that are used."""
         cls._people(spec, source)
-        return cls.shelf(spec).digests[source]
+        return cls.index(spec).digests[source]
 
     @classmethod
     def identities(cls, spec: FolderSpec, source: str) -> list[str]:
@@ -350,7 +270,7 @@ class FolderSource(DataSource):
     ) -> Pictures:
         """The given pictures (by number in order of file names), squared; a number that a person lacks is an error."""
         ids, names, texts, images = [], [], [], []
-        hashes = cls.shelf(spec).hashes
+        hashes = cls.index(spec).hashes
         for identity in identities:
             entries = cls._entries(spec, source, identity)
             for number in photos:
@@ -363,7 +283,7 @@ class FolderSource(DataSource):
                 if hashlib.sha256(data).hexdigest() != hashes[entry.name]:
                     raise RequestError(f"picture {entry.name!r} has changed since the folder was read")
                 ids.append(f"{source}/{identity}/{number}")
-                names.append(identity)
+                names.append(identity if entry.named else ids[-1])  # two folders may hold files of the same name
                 texts.append(entry.caption)
                 images.append(square(decode(data, entry.name), spec.size))
         stack = np.stack(images) if images else np.zeros((0, spec.size, spec.size, 3), np.uint8)
@@ -372,7 +292,7 @@ class FolderSource(DataSource):
 
     @classmethod
     def _people(cls, spec: FolderSpec, source: str) -> dict[str, list[Entry]]:
-        sources = cls.shelf(spec).sources
+        sources = cls.index(spec).sources
         if source not in sources:
             raise UnknownName(f"source in {spec.root!r}", source, sources)
         return sources[source]
@@ -383,8 +303,3 @@ class FolderSource(DataSource):
         if identity not in people:
             raise UnknownName(f"identity in source {source!r}", identity, people)
         return people[identity]
-
-
-def with_captions(entries: list[Entry]) -> list[Entry]:
-    """Entries that have no caption get the one from the text file beside them, if there is one."""
-    return [entry if entry.caption else replace(entry, caption=caption_beside(entry.path)) for entry in entries]
