@@ -217,7 +217,9 @@ class _Planner:
         spec = GeneratedSpec(
             sample=sample, prompt="given", prompts=tuple(prompts or [generic_prompt()]), source="", count=audit.drawn
         )
-        return Artifact("pictures", "generated", 1, spec, {"model": model}, num_slices=-(-audit.drawn // 64))
+        return Artifact(
+            "pictures", "generated", GeneratedSpec.version, spec, {"model": model}, num_slices=-(-audit.drawn // 64)
+        )
 
     @cached_property
     def positives(self) -> Artifact:

@@ -194,7 +194,9 @@ class _Question:
         if self.axes.prompt == "caption":
             self.need_captions(source_of(captioned), "prompt")
             inputs["captions"] = captioned
-        return Artifact("pictures", "generated", 1, spec, inputs, num_slices=-(-count // self.settings.slice))
+        return Artifact(
+            "pictures", "generated", GeneratedSpec.version, spec, inputs, num_slices=-(-count // self.settings.slice)
+        )
 
     def positives(self, half: str, world: int, again: int = 0) -> Artifact:
         """What the target draws."""
@@ -218,7 +220,9 @@ class _Question:
         shadow = self.real(self.other, "aux")
         drawn = self.generated(self.tuned(shadow, world), self.other, seed, shadow)
         real = self._take(self.real(self.other, "aux", both=True), half)
-        return Artifact("pictures", "mix", 1, MixSpec(), {"first": self._take(drawn, half), "second": real})
+        return Artifact(
+            "pictures", "mix", MixSpec.version, MixSpec(), {"first": self._take(drawn, half), "second": real}
+        )
 
     def _take(self, pictures: Artifact, count: int) -> Artifact:
         have = None
@@ -231,7 +235,7 @@ class _Question:
             )
         if have == count:
             return pictures
-        return Artifact("pictures", "take", 1, TakeSpec(count=count), {"pictures": pictures})
+        return Artifact("pictures", "take", TakeSpec.version, TakeSpec(count=count), {"pictures": pictures})
 
     # ---- attacks and scores
 

@@ -1,6 +1,6 @@
 """Pictures: real, marked, mixed (made by the driver, which has the data) and generated (on Ray Data)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -39,6 +39,8 @@ class FolderSetSpec(Spec):
 class GeneratedSpec(Spec):
     """A set drawn by a model. Record ids are numbers, so that two models draw from the same noises."""
 
+    version: ClassVar[int] = 1
+
     sample: SampleSpec
     prompt: str = Field(description="class, generic, caption, or given: those in `prompts`")
     prompts: tuple[str, ...] = Field((), description="given prompts, used in turn")
@@ -49,11 +51,15 @@ class GeneratedSpec(Spec):
 class TakeSpec(Spec):
     """The first pictures of an artifact, taken in an order that is drawn from their ids."""
 
+    version: ClassVar[int] = 1
+
     count: int = Field(ge=1)
 
 
 class MixSpec(Spec):
     """Two sets together."""
+
+    version: ClassVar[int] = 1
 
 
 def source_of(pictures: Artifact) -> str:
@@ -138,8 +144,7 @@ def _pictures(ref: Ref, bench: Workbench) -> Any:
     from lmia.data.sources import SOURCES
 
     if ref.method == "take":
-        pictures = bench.pictures(ref.inputs["pictures"])
-        return pictures.take(_drawn_order(pictures.ids)[: ref.spec["count"]])
+        return bench.pictures(ref.inputs["pictures"]).sample(ref.spec["count"])
     if ref.method == "mix":
         return Pictures.concat([bench.pictures(ref.inputs[name]) for name in ("first", "second")])
     if ref.method in MARKS.names():
@@ -154,13 +159,6 @@ def _pictures(ref: Ref, bench: Workbench) -> Any:
     return kind.pictures(
         spec, ref.spec["source"], ref.spec["part"], list(ref.spec["identities"]), list(ref.spec["photos"])
     )
-
-
-def _drawn_order(ids: list[str]) -> list[int]:
-    """Positions in an order that depends on the ids alone: the first n are a fair sample."""
-    from lmia.seeds import seed_of
-
-    return sorted(range(len(ids)), key=lambda n: seed_of("take", ids[n]))
 
 
 def _generate(ref: Ref, number: int, bench: Workbench) -> None:
