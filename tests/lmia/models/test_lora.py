@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lmia.embedded import embedded
 from lmia.models.load import load_model
 from lmia.models.lora import LORA_WEIGHTS
-from lmia.resolve import resolve_model
+from lmia.resolve import load, resolve_model
 from lmia.specs import RequestError
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
@@ -82,6 +82,17 @@ def test_peft_folder(folder, model, untouched, tmp_path):
     assert len(deltas) == 32 and is_plain(found)
     assert close(outputs(found), outputs(merged_by_hand(model, "unet", deltas))) == PARTS
     assert close(outputs(found), untouched) == PARTS - {"unet"}
+
+
+def test_loading_by_name_puts_an_adapter_over_its_base(folder, model, tmp_path):
+    adapter = save_peft(tmp_path / "adapter", *drawn(model.unet, LoraConfig(r=2, target_modules=TARGETS)))
+    made = overlay(resolve_model(str(adapter)), None, tmp_path)
+    found = load(str(adapter), base=str(folder), device="cpu")
+    assert equal(outputs(found), outputs(load_model([folder, made]))) == PARTS
+    with pytest.raises(RequestError, match=r"base = None: model .*adapter"):
+        load(str(adapter))
+    whole = load(str(folder), device="cpu")
+    assert equal(outputs(whole), outputs(model)) == PARTS and whole.layers == (str(folder),)
 
 
 @pytest.mark.parametrize("config", [LoHaConfig, LoKrConfig])
