@@ -2,12 +2,10 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from lmia.data.pictures import Pictures
 from lmia.seeds import seed_of
 from lmia.specs import RequestError
 
@@ -56,20 +54,6 @@ def _first_repeated(names: Iterable[str]) -> str | None:
     return None
 
 
-def check_people(pictures: Pictures) -> None:
-    """Refuses a person who is in two parts of the same source."""
-    parts: dict[tuple[str | None, str], str | None] = {}
-    part_column = pictures.table.column("part").to_pylist()
-    for source, identity, part in zip(pictures.sources, pictures.identities, part_column, strict=True):
-        if identity is None:
-            continue
-        known = parts.setdefault((source, identity), part)
-        if known != part:
-            raise RequestError(
-                f"person {identity!r} of source {source!r} is on two sides of the split: {known!r}, {part!r}"
-            )
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # Near-duplicates: one picture stored twice, perhaps compressed, resized, brightened, mirrored or slightly cropped.
 # Compared are thumbnails of brightness and two colour differences without their means, by the cosine of their
@@ -78,14 +62,6 @@ def check_people(pictures: Pictures) -> None:
 
 _GRIDS = {12: 0.975, 24: 0.96}
 _FAINT = 4.0  # with less contrast than this (of 255) there is nothing to recognise a picture by
-
-
-class NearDuplicate(NamedTuple):
-    """Two pictures that are nearly the same one."""
-
-    first: str
-    second: str
-    cosine: float
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -152,31 +128,3 @@ def _mirror(thumbnails: np.ndarray) -> np.ndarray:
         parts.append(grid[:, :, :, ::-1].reshape(len(thumbnails), -1))
         at += 3 * side * side
     return np.concatenate(parts, axis=1)
-
-
-def find_near_duplicates(pictures: Pictures) -> list[NearDuplicate]:
-    """Near-duplicates across the parts of a table of pictures (pictures of one part may repeat each other)."""
-    if not len(pictures):
-        return []
-    images = pictures.images() if _one_size(pictures) else pictures.images(64)
-    thumbnails = np.stack([thumbnail(image) for image in images])
-    pairs = near_duplicates(thumbnails, pictures.table.column("part").to_pylist())
-    return [NearDuplicate(pictures.ids[row], pictures.ids[later], cosine) for row, later, cosine in pairs]
-
-
-def _one_size(pictures: Pictures) -> bool:
-    try:
-        pictures.images()
-    except RequestError:
-        return False
-    return True
-
-
-def check_split(pictures: Pictures) -> None:
-    """Refuses a table of pictures in which a person or (nearly) a picture is on two sides of the split."""
-    check_people(pictures)
-    found = find_near_duplicates(pictures)
-    if found:
-        pairs = "; ".join(f"{pair.first!r} and {pair.second!r}" for pair in found[:3])
-        more = f" and {len(found) - 3} more pairs" if len(found) > 3 else ""
-        raise RequestError(f"near-duplicates on two sides of the split: {pairs}{more}")
