@@ -213,11 +213,15 @@ def evaluate(
     store: StoreUnused = "",
 ) -> None:
     """Every metric for any file of member, score."""
-    from bench.evaluate import evaluated, render
+    import dataclasses
+
+    import lmia
+    from bench.evaluate import render
 
     columns = [column.strip() for column in by.split(",") if column.strip()]
-    result = evaluated(scores, by=columns, positive=positive, lower_is_member=lower_is_member, against=against)
-    _say(json.dumps(result, indent=2, allow_nan=False) if format == "json" else render(result).rstrip("\n"))
+    found = lmia.evaluate(scores, member=positive, by=columns, lower_is_member=lower_is_member, against=against)
+    text = json.dumps(dataclasses.asdict(found), indent=2, allow_nan=False) if format == "json" else render(found)
+    _say(text.rstrip("\n"))
 
 
 app.command(

@@ -1,68 +1,20 @@
-"""`lmia evaluate`: every metric for any file of scores, with intervals that a reviewer would accept."""
+"""What `lmia evaluate` prints: the result of `lmia.evaluate` as aligned text."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmia.specs import RequestError
-
 if TYPE_CHECKING:
-    from lmia.metrics.report import Group
+    from lmia.metrics.evaluation import Evaluation
 
 
-def evaluated(
-    path: str,
-    *,
-    by: Sequence[str] = (),
-    positive: str = "member",
-    lower_is_member: bool = False,
-    against: str | None = None,
-) -> dict[str, Any]:
-    """The command's result as plain JSON values."""
-    from lmia.metrics.files import read_scores
-    from lmia.metrics.report import evaluate, groups_of
-
-    if len(set(by)) != len(by):
-        raise RequestError(f"--by {','.join(by)}: a column is given twice")
-    reads: dict[str, Any] = {"by": by, "positive": positive, "lower_is_member": lower_is_member}
-    groups = groups_of(read_scores(path, **reads), by)
-    results, over_seeds = evaluate(groups, by)
-    compared = [] if against is None else _comparisons(groups, against, path, by, reads)
-    return {"file": path, "by": list(by), "groups": results, "over_seeds": over_seeds, "comparisons": compared}
-
-
-def _comparisons(
-    groups: "list[Group]", against: str, path: str, by: Sequence[str], reads: dict[str, Any]
-) -> list[dict[str, Any]]:
-    from lmia.metrics.files import read_scores
-    from lmia.metrics.report import compare, groups_of
-
-    if os.path.exists(against) or "=" not in against:
-        return compare(groups, groups_of(read_scores(against, **reads), by), by, against)
-    column, _, value = against.partition("=")
-    if column not in by:
-        raise RequestError(f"--against {against}: {column!r} is not among --by {','.join(by) or '(nothing)'}")
-    chosen = [group for group in groups if str(group.label[column]) == value]
-    rest = [group for group in groups if str(group.label[column]) != value]
-    if not chosen or not rest:
-        known = ", ".join(dict.fromkeys(str(group.label[column]) for group in groups))
-        raise RequestError(f"{path}: column {column!r}: groups {known}; --against {against} needs that one and another")
-    results = []
-    for name in dict.fromkeys(group.label[column] for group in rest):
-        mine = [group for group in rest if group.label[column] == name]
-        for result in compare(mine, chosen, [c for c in by if c != column], against):
-            results.append({**result, "group": {column: name, **result["group"]}})
-    return results
-
-
-def render(result: dict[str, Any]) -> str:
+def render(result: "Evaluation") -> str:
     """The result as aligned text with footnotes."""
     notes: list[str] = []
-    parts = [_scores_table(result["groups"], result["by"], notes)]
-    if result["over_seeds"]:
-        parts.append("Over seeds\n" + _scores_table(result["over_seeds"], result["by"], notes))
-    if result["comparisons"]:
-        parts.append(_comparison_table(result["comparisons"], notes))
+    parts = [_scores_table(result.groups, result.by, notes)]
+    if result.over_seeds:
+        parts.append("Over seeds\n" + _scores_table(result.over_seeds, result.by, notes))
+    if result.comparisons:
+        parts.append(_comparison_table(result.comparisons, notes))
     parts.append("\n".join(f"[{i + 1}] {note}" for i, note in enumerate(notes)))
     return "\n\n".join(part for part in parts if part)
 

@@ -1,8 +1,17 @@
-"""Registries of methods: one file and one decorator add a method; unknown names raise with the nearest match."""
+"""Registries of methods: one file and one decorator add a method; unknown names raise with the nearest match.
+
+Another distribution adds methods of its own by an entry point, whose module registers them when it is imported:
+
+    [project.entry-points."lmia.attacks"]
+    mine = "my_package.my_attack"
+
+Groups are `lmia.attacks`, `lmia.finetune.methods`, `lmia.data.sources`, `lmia.data.marks`: the package of the registry.
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from lmia.specs import UnknownName
@@ -11,7 +20,7 @@ T = TypeVar("T", bound=type)
 
 
 class Registry(Generic[T]):
-    """Named methods of one kind, discovered by importing every module of a package on first use.
+    """Named methods of one kind, discovered on first use: every module of a package, and entry points named after it.
 
     A method is a class with a class attribute ``version``: it is part of the address of what the method makes
     and is raised whenever the results change. Method modules import torch and its friends inside functions,
@@ -57,4 +66,6 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self.package}.{module.name}")
+        for entry in entry_points(group=self.package):
+            entry.load()
         self._loaded = True

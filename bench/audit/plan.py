@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from bench.artifacts.artifact import Artifact
@@ -73,20 +72,9 @@ class AuditPlan:
         """
         if self.model is None or self.model.method == "base" or self.model.address in store.index():
             return
-        import tempfile
+        import lmia
 
-        from lmia.models.base import resolve_base
-        from lmia.models.given import overlay_files, resolve_given
-        from lmia.models.model import load_model
-
-        with tempfile.TemporaryDirectory(prefix="lmia-audit-") as scratch:
-            base = resolve_base(str(self.audit.base)).folder(Path(scratch) / "base")
-            files = overlay_files(resolve_given(str(self.audit.model)), base, Path(scratch) / "made")
-            for name, path in files.items():
-                target = Path(scratch) / "overlay" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(path.absolute())
-            load_model([base, Path(scratch) / "overlay"])
+        lmia.load(str(self.audit.model), base=self.audit.base, device="cpu")
 
 
 def plan(audit: Audit, tell: Callable[[str], None] = lambda _: None) -> AuditPlan:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lmia.specs import RequestError
+from lmia.specs import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
 
 LISTS = "lists.parquet"
+OF_ANYBODY = ("trained", "unseen_photo", "unseen_person")
+"""The lists whose people have no name in their captions."""
 
 
 class Listed(NamedTuple):
@@ -36,6 +38,36 @@ def write_lists(listed: Listed, path: Path) -> None:
     table = table.add_column(0, "domain", pa.array(listed.domain, pa.string()))
     table = table.add_column(0, "list", pa.array(listed.lists, pa.string()))
     pq.write_table(table, path, compression="zstd")
+
+
+def listed_pictures(name: str, list_name: str, count: int) -> "Pictures":
+    """Some pictures of a list of a model that comes with lmia, drawn anew, spread over the whole list.
+
+    Args:
+        name: the model, such as `tiny`.
+        list_name: trained, unseen_photo or unseen_person.
+        count: how many, at most.
+    """
+    import json
+
+    from lmia.data.pictures import Pictures
+    from lmia.data.sources import SOURCES
+    from lmia.embedded import embedded
+
+    folder = embedded(name)
+    rows = read_lists(folder)
+    if list_name not in OF_ANYBODY:
+        raise UnknownName("list of pictures", list_name, OF_ANYBODY)
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    source = SOURCES.get("population")
+    spec = source.Spec(**{"size": recipe["architecture"]["size"], **recipe["population"]})
+    chosen = rows[list_name][:: -(-len(rows[list_name]) // count)]
+    return Pictures.concat(
+        [
+            source.pictures(spec, row["source"], list_name, [row["identity"]], [int(row["id"].rpartition("/")[2])])
+            for row in chosen
+        ]
+    )
 
 
 def read_lists(folder: Path) -> dict[str, list[dict[str, str]]]:

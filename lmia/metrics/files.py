@@ -56,8 +56,13 @@ def read_scores(
         positive: The column that marks members (bool or 0/1), or COLUMN=VALUE: members are the rows with that value.
         lower_is_member: Scores are distances, lower for members; they are negated.
     """
-    name = os.fspath(path)
-    table = _table(Path(path))
+    return scores_of(_table(Path(path)), os.fspath(path), by=by, positive=positive, lower_is_member=lower_is_member)
+
+
+def scores_of(
+    table: "pa.Table", name: str, *, by: Sequence[str] = (), positive: str = "member", lower_is_member: bool = False
+) -> ScoreFile:
+    """The checked scores of a table; see `read_scores`. `name` is what messages call it."""
     column, _, value = positive.partition("=")
     for wanted in ("score", column, *by):
         if wanted not in table.column_names:

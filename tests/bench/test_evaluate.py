@@ -184,7 +184,7 @@ def test_groups_are_compared_with_one_of_them(tmp_path, capsys):
     assert "difference [95 %]" in text and "pia" in text
     with pytest.raises(RequestError, match="'attack': groups loss, pia, blind"):
         lmia_evaluate(capsys, path, "--by", "attack", "--against", "attack=los")
-    with pytest.raises(RequestError, match="not among --by"):
+    with pytest.raises(RequestError, match="not among by"):
         lmia_evaluate(capsys, write(tmp_path / "one.csv", columns()), "--against", "attack=loss")
 
 

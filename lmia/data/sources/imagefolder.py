@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from lmia.data.pictures import Pictures
 from lmia.data.sources import SOURCES
 from lmia.data.sources._index import FolderSource, FolderSpec
 from lmia.data.sources._listing import (
@@ -90,3 +91,18 @@ def _below(root: Path, below: str, label: str) -> tuple[list[Entry], list[str]]:
             f"{str(deep[0].relative_to(root))!r}; list them in a metadata.csv or lay them out flat"
         )
     return entries, warnings
+
+
+def read_folder(root: str | Path, size: int, caption: str | None = None) -> Pictures:
+    """All pictures of a folder.
+
+    Args:
+        root: ``DIR/*.png``, ``DIR/PERSON/*.png``, or with a metadata file; see `ImageFolder`.
+        size: side in px; pictures are squared and resized.
+        caption: of pictures that have none of their own.
+
+    Raises:
+        RequestError: no pictures, or one that cannot be read.
+    """
+    spec = ImageFolderSpec(root=str(Path(root).expanduser().absolute()), size=size, caption=caption)
+    return ImageFolder.all_of(spec, spec.label, ImageFolder.identities(spec, spec.label))
