@@ -69,8 +69,8 @@ def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) ->
         raise RequestError(f"{misfit}: {error}") from error
     state = {f"base_model.model.{name}": value for name, value in state.items()}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    if strangers := sorted(expected.keys() ^ state.keys()):
-        raise RequestError(f"{misfit}: {len(strangers)} weights are only in one of both, such as {strangers[0]}")
+    if unmatched := sorted(expected.keys() ^ state.keys()):
+        raise RequestError(f"{misfit}: {len(unmatched)} weights are only in one of both, such as {unmatched[0]}")
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise RequestError(f"{misfit}: {name} is {list(value.shape)}, not {list(expected[name].shape)}")
@@ -111,9 +111,9 @@ def read_lora(file: Path) -> dict[str, LoraPart]:
         alphas[down if down.endswith(".down.weight") else f"{down}.lora.down.weight"] = alpha
     if not any(name.startswith(("unet.", "text_encoder.")) for name in state):  # as `unet.save_attn_procs` once wrote
         state = {f"unet.{name}": value for name, value in state.items()}
-    if strangers := [name for name in state if not name.startswith(("unet.", "text_encoder."))]:
+    if unmatched := [name for name in state if not name.startswith(("unet.", "text_encoder."))]:
         raise RequestError(
-            f"model = {str(file)!r}: {strangers[0]} belongs neither to a U-Net (unet.) nor to a text encoder "
+            f"model = {str(file)!r}: {unmatched[0]} belongs neither to a U-Net (unet.) nor to a text encoder "
             "(text_encoder.), the components that a LoRA may adapt"
         )
     names = {

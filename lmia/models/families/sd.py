@@ -5,7 +5,9 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from lmia.models.attention import set_attention
 from lmia.models.denoiser import Denoiser
@@ -13,6 +15,10 @@ from lmia.models.files import PARTS, WEIGHTED_PARTS, is_pickled, variant_of
 from lmia.models.lora import merge_adapter
 from lmia.models.schedulers import load_scheduler, make_sampler
 from lmia.specs import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclasses.dataclass(eq=False)
@@ -84,16 +90,16 @@ class StableDiffusion(Denoiser):
         return model
 
     @property
-    def network(self) -> Any:
+    def network(self) -> "Module":
         """The U-Net."""
         return self.unet
 
     @network.setter
-    def network(self, module: Any) -> None:
+    def network(self, module: "Module") -> None:
         self.unet = module
 
     @property
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> "dict[str, Module]":
         """VAE, U-Net and text encoder."""
         return {"vae": self.vae, "unet": self.unet, "text_encoder": self.text_encoder}
 
@@ -127,7 +133,7 @@ class StableDiffusion(Denoiser):
         side = (size or self.size) // self.vae_scale
         return self.vae.config.latent_channels, side, side
 
-    def encode(self, images: Any) -> Any:
+    def encode(self, images: "np.ndarray | Tensor") -> "Tensor":
         """Scaling factor times the VAE's mode [B, C, H, W] (a sample would be an unseeded noise)."""
         import torch
 
@@ -136,7 +142,7 @@ class StableDiffusion(Denoiser):
             z = self.vae.encode(x, return_dict=False)[0].mode()
         return z.float() * self.vae.config.scaling_factor
 
-    def decode(self, latents: Any) -> Any:
+    def decode(self, latents: "Tensor") -> "Tensor":
         """Pictures of latents [B, C, H, W]: float32 tensor [B, 3, S, S], clipped to [-1, 1], on the device."""
         import torch
 
@@ -144,7 +150,7 @@ class StableDiffusion(Denoiser):
             z = (latents / self.vae.config.scaling_factor).to(self.torch_dtype)
             return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
 
-    def condition(self, captions: Sequence[str]) -> Any:
+    def condition(self, captions: Sequence[str]) -> "Tensor":
         """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
         import torch
 
@@ -158,7 +164,13 @@ class StableDiffusion(Denoiser):
         with torch.no_grad():
             return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
-    def schedule(self, t: Any) -> tuple[Any, Any]:
+    @overload
+    def schedule(self, t: int) -> tuple[float, float]: ...
+
+    @overload
+    def schedule(self, t: "Tensor") -> tuple["Tensor", "Tensor"]: ...
+
+    def schedule(self, t: "int | Tensor") -> tuple["float | Tensor", "float | Tensor"]:
         """(sqrt(abar_t), sqrt(1 - abar_t)), abar_t the scheduler's cumulative signal power after step t."""
         import torch
 
@@ -168,7 +180,7 @@ class StableDiffusion(Denoiser):
         on_device, noise_on_device = self._levels_on_device
         return on_device[t].view(-1, 1, 1, 1), noise_on_device[t].view(-1, 1, 1, 1)
 
-    def predict(self, z: Any, t: Any, condition: Any) -> Any:
+    def predict(self, z: "Tensor", t: "int | Tensor", condition: "Tensor") -> "Tensor":
         """The U-Net's output in z [B, C, H, W] at t under text states [B, L, D]: float32."""
         import torch
 
@@ -211,9 +223,8 @@ class StableDiffusion(Denoiser):
         """C, channels of a latent."""
         return self.vae.config.latent_channels
 
-    def _pixels(self, images: Any) -> Any:
+    def _pixels(self, images: "np.ndarray | Tensor") -> "Tensor":
         """uint8 [B, S, S, 3] as float32 [B, 3, S, S] in [-1, 1] on the device; tensors are only moved there."""
-        import numpy as np
         import torch
 
         if isinstance(images, np.ndarray):
