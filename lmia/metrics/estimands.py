@@ -161,6 +161,16 @@ def uncontrolled(
     return Uncontrolled(auc, chance, over_base, over_blind, base_auc, blind_auc, detectable(own))
 
 
+def excess(target: ScoreSet, control: ScoreSet, times: float = 1.0) -> Estimate:
+    """(AUC - 1/2) - times (AUC of a control on the same pictures - 1/2), paired over pictures."""
+    aligned = align(control, target.ids, "control")
+    if (aligned.member != target.member).any():
+        raise RequestError("control: member differs from the target's")
+    own, other = auc_statistic(target), auc_statistic(control)
+    value = own.value - 0.5 - times * (other.value - 0.5)
+    return over_worlds([combine([(1.0, own), (-times, other)], value=value)], "linear")
+
+
 def paired(worlds: Sequence[tuple[ScoreSet, ScoreSet]], *, people: str = "matched") -> Paired:
     """AUC of the second minus AUC of the first on the same pictures (DeLong's paired test, clustered)."""
     _need(worlds)

@@ -56,14 +56,48 @@ def test_sets_that_differ_without_the_model_are_undetermined_whatever_the_attack
     assert any("split one pool at random" in remedy for remedy in verdict.remedies)
     by_words = conclude([evidence(3)], {**FAIR, "captions": scores(2, 998)})
     assert by_words.outcome == "undetermined" and "captions alone" in by_words.reasons[0]
+    vouched = conclude([evidence(3)], {"pictures": scores(2, 999)}, random_split=True)
+    assert vouched.outcome == "leak", "of a random split the difference is an accident: it counts once"
+
+
+def test_a_weak_difference_in_style_is_weighed_and_does_not_veto():
+    """30 people against 30, attack 1.00, blind to pictures .53, to captions .66: that was 'undetermined'."""
+    few = {"people": 30, "photos": 1}
+    blind = {"pictures": scores(0.1, 5, **few), "captions": scores(0.75, 3, **few)}
+    verdict = conclude([evidence(8, **few)], blind)
+    assert verdict.blind["captions"].low > 0.5, "the case is one where captions differ significantly"
+    assert verdict.outcome == "leak" and verdict.findings[0].against == "blind (captions)"
     below = conclude([evidence(3)], {"pictures": scores(-1, 999)})
     assert below.outcome == "leak", "a blind classifier that is worse than chance tells nothing apart"
 
 
-def test_what_the_base_model_shows_as_well_is_no_leak():
+def test_what_the_base_model_shows_as_well_is_no_leak_and_no_all_clear():
     verdict = conclude([evidence(1.5, base=1.5)], FAIR)
-    assert verdict.outcome == "no leak found"
-    assert verdict.findings[0].against in ("base", "chance", "blind") and verdict.findings[0].limit < 0
+    assert verdict.findings[0].against == "base" and verdict.findings[0].limit < 0
+    assert verdict.outcome == "undetermined" and "has seen them" in verdict.reasons[0]
+    assert any("cannot have seen" in remedy for remedy in verdict.remedies)
+    assert conclude([evidence(0, base=0.1)], FAIR).outcome == "no leak found"
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+@pytest.mark.parametrize("shift", [0.0, 1.5])
+def test_a_base_that_is_the_model_is_no_control(noise, shift):
+    """It gave an all-clear to a model that had memorised its members."""
+    target = scores(shift)
+    wobble = noise * np.random.default_rng(1).standard_normal(len(target))
+    base = ScoreSet(target.ids, target.scores + wobble, target.member, target.identity)
+    verdict = conclude([Evidence("loss", target, base)], FAIR)
+    assert verdict.outcome == "undetermined" and "the adapter changes nothing" in verdict.reasons[0]
+    assert any("--base" in remedy for remedy in verdict.remedies)
+    vouched = conclude([Evidence("loss", target, base)], FAIR, random_split=True)
+    assert vouched.outcome == ("leak" if shift else "no leak found"), "a random split needs no base"
+
+
+def test_nothing_left_after_the_bases_score_was_taken_off_means_that_it_is_the_model():
+    target = scores(0)
+    nothing = ScoreSet(target.ids, np.zeros(len(target)), target.member, target.identity)
+    verdict = conclude([Evidence("calibrated", nothing, None, "it subtracts the base's")], FAIR)
+    assert verdict.outcome == "undetermined" and "base model is no control" in verdict.reasons[0]
 
 
 def test_without_a_base_nothing_is_said_unless_the_split_is_vouched_for():
