@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.artifacts import learned
+from bench.artifacts import models as model_artifacts
 from bench.artifacts.artifact import Artifact, walk
 from bench.axes import not_applicable
 from bench.benchmark import Benchmark
@@ -204,15 +206,9 @@ def models(asked: list[Question], store: Store) -> list[ModelRef]:
 
 def model_name(artifact: Artifact) -> str:
     """A model's name for people and for tracking."""
-    from bench.stages.pictures import drawn_by, title_of
-
-    if artifact.method == "base":
-        return f"base {artifact.spec.reference}"  # type: ignore[attr-defined]
-    if artifact.kind == "model":
-        epochs = artifact.spec.epochs  # type: ignore[attr-defined]
-        return f"{artifact.method} {title_of(artifact.inputs['pictures'])} {epochs} epochs"
-    sets = [drawn_by(i) for i in artifact.inputs.values() if i.kind == "pictures"]
-    return f"{artifact.method}: {' against '.join(sets)}"
+    if artifact.kind == model_artifacts.KIND:
+        return model_artifacts.title(artifact)
+    return f"{artifact.method}: {learned.title(artifact)}"
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,8 +45,8 @@ def current(root: Path = ROOT) -> dict[str, Method]:
     Args:
         root: the folder with the packages whose source is read; the versions are always those of the running program.
     """
+    from bench.artifacts.pictures import GeneratedSpec, MixSpec, TakeSpec
     from bench.artifacts.row import RowSpec
-    from bench.stages.pictures import GeneratedSpec, MixSpec, TakeSpec
     from lmia.attacks import ATTACKS
     from lmia.data.marks import MARKS
     from lmia.data.sources import SOURCES

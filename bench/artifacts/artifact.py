@@ -15,7 +15,7 @@ class Artifact:
     """An immutable result, named by (kind, method, version, spec without defaults, addresses of inputs).
 
     Attributes:
-        kind: one of bench.stages.STAGES.
+        kind: pictures, model, attack (what an attack learned), scores or row.
         method: the registered method that makes it.
         version: the method's version.
         spec: what it is, without inputs.
@@ -88,3 +88,14 @@ def walk(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
         else:
             stack.append((artifact, True))
             stack.extend((i, False) for i in artifact.inputs.values() if i.address not in seen)
+
+
+def num_slices(count: int, most: int) -> int:
+    """How many slices of at most `most` records hold `count` of them."""
+    return -(-count // most)
+
+
+def slice_of(count: int, slices: int, number: int) -> range:
+    """The records of a slice: consecutive, as even as they can be."""
+    bounds = [count * k // slices for k in range(slices + 1)]
+    return range(bounds[number], bounds[number + 1])

@@ -6,12 +6,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from bench.artifacts.artifact import Artifact
+from bench.artifacts.learned import learned, shadow_inputs
+from bench.artifacts.models import given_model, tuned_model
+from bench.artifacts.pictures import SECOND_SET, FolderSetSpec, GeneratedSpec, drawn_set, real_set
+from bench.artifacts.scores import BlindCrossfitSpec, ScoresSpec, crossfitted, scores
 from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable, spec_of_attack
-from bench.plan.expand import SECOND_SET
-from bench.stages.attack import AttackSpec
-from bench.stages.model import BaseSpec, TunedSpec
-from bench.stages.pictures import FolderSetSpec, GeneratedSpec, count_pictures
-from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from bench.store import Store
 from lmia.attacks import ATTACKS
 from lmia.data.captions import generic_prompt
@@ -21,8 +20,8 @@ from lmia.specs import RequestError, Spec
 
 FALLBACK = "tiny"
 """The model whose VAE compares pictures where no other model is given."""
-SCORED = 256
-"""Pictures in a scoring job."""
+DRAWN, SCORED = 64, 256
+"""Pictures in a drawing and in a scoring job."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class _Planner:
             identities=tuple(names),
             count=sum(ImageFolder.photos(spec, label, name) for name in names),
         )
-        return Artifact("pictures", "imagefolder", ImageFolder.version, whole)
+        return real_set("imagefolder", whole)
 
     @cached_property
     def sets(self) -> dict[str, Artifact]:
@@ -135,7 +134,7 @@ class _Planner:
                 f"base = {self.audit.base!r}: this is {_a(given.form)}; a base is a whole model, a diffusers folder or "
                 "a pinned hub id"
             )
-        return Artifact("model", "base", given.version, BaseSpec(reference=given.reference, digest=given.digest))
+        return given_model(given)
 
     @cached_property
     def model(self) -> Artifact | None:
@@ -144,14 +143,11 @@ class _Planner:
         from lmia.models.given import resolve_given
 
         given = resolve_given(self.audit.model)
-        method = "base" if given.form == "pipeline" else given.form
         if given.needs_base and self.base is None:
             raise RequestError(
                 f"model = {self.audit.model!r}: this is {_a(given.form)}; name the model that it belongs to with --base"
             )
-        inputs = {"base": self.base} if given.needs_base and self.base is not None else {}
-        spec = BaseSpec(reference=given.reference, digest=given.digest)
-        return Artifact("model", method, given.version, spec, inputs)
+        return given_model(given, self.base)
 
     @cached_property
     def comparing(self) -> Artifact:
@@ -162,8 +158,7 @@ class _Planner:
             return self.model
         from lmia.models.base import resolve_base
 
-        ours = resolve_base(FALLBACK)
-        return Artifact("model", "base", ours.version, BaseSpec(reference=ours.reference, digest=ours.digest))
+        return given_model(resolve_base(FALLBACK))
 
     @cached_property
     def shadow(self) -> dict[str, Artifact]:
@@ -179,16 +174,14 @@ class _Planner:
             raise RequestError(f"shadow = {audit.shadow!r}: {len(people)} people; at least 4 are needed")
         halves = assign(people, {"in": len(people) // 2, "out": len(people) - len(people) // 2}, audit.seed)
         members, nonmembers = (self.folder("shadow", audit.shadow, halves[half]) for half in ("in", "out"))
-        method = METHODS.get(audit.method)
-        tuning = method_spec(method.Spec, {"seed": audit.seed, **audit.finetune}, "finetune")
+        tuning = method_spec(METHODS.get(audit.method).Spec, {"seed": audit.seed, **audit.finetune}, "finetune")
         if tuning.caption == "caption" and (bare := ImageFolder.uncaptioned(spec, "shadow")):
             raise RequestError(
                 f"shadow = {audit.shadow!r}: {bare[0]!r} has no caption (nor have {len(bare) - 1} more); "
                 "give captions, or one for all with --caption"
             )
-        tuned = TunedSpec(finetune=tuning, epochs=audit.epochs)
-        model = Artifact("model", audit.method, method.version, tuned, {"base": self.base, "pictures": members})
-        return {"shadow.model": model, "shadow.members": members, "shadow.nonmembers": nonmembers}
+        model = tuned_model(audit.method, tuning, audit.epochs, self.base, members)
+        return shadow_inputs(model, members, nonmembers)
 
     # ---- drawn sets
 
@@ -205,9 +198,7 @@ class _Planner:
         spec = GeneratedSpec(
             sample=sample, prompt="given", prompts=tuple(prompts or [generic_prompt()]), source="", count=audit.drawn
         )
-        return Artifact(
-            "pictures", "generated", GeneratedSpec.version, spec, {"model": model}, num_slices=-(-audit.drawn // 64)
-        )
+        return drawn_set(model, spec, DRAWN)
 
     @cached_property
     def positives(self) -> Artifact:
@@ -302,38 +293,28 @@ class _Planner:
         """An attack's scores of both sets."""
         attack = ATTACKS.get(name)
         requires = attack.requires(spec)
-        inputs: dict[str, Artifact] = {}
-        if "base" in requires:
-            inputs["base"] = self.comparing
+        compared = self.comparing if "base" in requires else None
+        fitted: Artifact | None = None
         if attack.fits(spec):
-            sources: dict[str, Artifact] = dict(inputs)
+            sources = {"base": compared} if compared is not None else {}
             if positives is not None:
                 sources["positives"] = positives
             if "negatives" in requires:
                 sources["negatives"] = self.negatives
             if "shadow" in requires:
                 sources |= self.shadow
-            inputs["learned"] = Artifact("attack", name, attack.version, AttackSpec(attack=spec), sources)
-        captions = None
-        if "model" in requires:
-            assert model is not None
-            inputs["model"], captions = model, "caption"
+            fitted = learned(name, spec, sources)
+        asked = "model" in requires
+        assert model is not None or not asked
         how = ScoresSpec(
             attack=spec,
-            captions=captions,
+            captions="caption" if asked else None,
             noise_seed=self.audit.seed,
             batch=self.audit.batch,
             dtype=self.audit.dtype,
         )
         return {
-            label: Artifact(
-                "scores",
-                name,
-                attack.version,
-                how,
-                {**inputs, "query": query},
-                num_slices=-(-count_pictures(query) // SCORED),
-            )
+            label: scores(name, how, query, SCORED, model=model if asked else None, base=compared, learned=fitted)
             for label, query in self.sets.items()
         }
 
@@ -342,18 +323,12 @@ class _Planner:
         people = [len(artifact.spec.identities) for artifact in self.sets.values()]
         if min(people) < 2:
             return {}
-        attack = ATTACKS.get("blind")
-        sides = {"positives": self.sets[MEMBERS], "negatives": self.sets[NONMEMBERS]}
         see: list[Literal["pictures", "captions"]] = ["pictures"]
         different = {text for captions in self.captions.values() for text in captions.values() if text}
         if len(different) > 1 and any("model" in ATTACKS.get(name).requires(spec) for name, spec in chosen.items()):
             see.append("captions")
-        return {
-            what: Artifact(
-                "scores", "blind_crossfit", attack.version, BlindCrossfitSpec(blind=attack.Spec(), see=what), sides
-            )
-            for what in see
-        }
+        spec, sides = ATTACKS.get("blind").Spec(), (self.sets[MEMBERS], self.sets[NONMEMBERS])
+        return {what: crossfitted(BlindCrossfitSpec(blind=spec, see=what), *sides) for what in see}
 
 
 def _compares(spec: Any) -> bool:

@@ -11,6 +11,20 @@ from functools import cached_property, partial
 from typing import Any
 
 from bench.artifacts.artifact import Artifact
+from bench.artifacts.learned import learned, shadow_inputs
+from bench.artifacts.models import given_model, tuned_model
+from bench.artifacts.pictures import (
+    SECOND_SET,
+    GeneratedSpec,
+    RealSpec,
+    count_pictures,
+    drawn_set,
+    marked_set,
+    mixed_set,
+    real_set,
+    source_of,
+    taken_set,
+)
 from bench.artifacts.row import (
     BlindInputs,
     RowInputs,
@@ -21,24 +35,19 @@ from bench.artifacts.row import (
     people_needed,
     row,
 )
+from bench.artifacts.scores import BlindCrossfitSpec, ScoresSpec, crossfitted, scores
 from bench.benchmark import data_spec, finetune_spec, sample_spec
 from bench.cells import Cell
 from bench.config import method_spec
-from bench.stages.attack import AttackSpec
-from bench.stages.model import BaseSpec, TunedSpec
-from bench.stages.pictures import GeneratedSpec, MixSpec, RealSpec, TakeSpec, count_pictures, source_of
-from bench.stages.scores import BlindCrossfitSpec, ScoresSpec
 from lmia.attacks import ATTACKS, Attack
 from lmia.data.captions import class_prompt
 from lmia.data.marks import MARKS
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
-from lmia.finetune.methods import METHODS
 from lmia.models.base import resolve_base
 from lmia.specs import RequestError, Spec
 
 HALVES = ("A", "B")
-SECOND_SET = 1_000_003  # added to a seed where the same generator must draw other pictures
 
 
 def rows_of(cells: Iterable[Cell], tell: Callable[[str], None] = lambda _: None) -> list[Artifact]:
@@ -122,7 +131,7 @@ class _Question:
             identities=tuple(people),
             photos=tuple(photos),
         )
-        return self.marked(Artifact("pictures", kind, SOURCES.get(kind).version, real), mark)
+        return self.marked(real_set(kind, real), mark)
 
     def need_captions(self, source: str, what: str) -> None:
         """Refuse, before any work, what needs captions that the data does not have."""
@@ -155,25 +164,21 @@ class _Question:
         """The pictures with a watermark."""
         if mark == "none":
             return pictures
-        method = MARKS.get(mark)
-        spec = method_spec(method.Spec, self.settings.marks.get(mark, {}), f"marks.{mark}")
-        return Artifact("pictures", mark, method.version, spec, {"pictures": pictures})
+        spec = method_spec(MARKS.get(mark).Spec, self.settings.marks.get(mark, {}), f"marks.{mark}")
+        return marked_set(pictures, mark, spec)
 
     # ---- models
 
     @cached_property
     def base(self) -> Artifact:
-        base = resolve_base(self.axes.base)
-        return Artifact("model", "base", base.version, BaseSpec(reference=base.reference, digest=base.digest))
+        return given_model(resolve_base(self.axes.base))
 
     def tuned(self, pictures: Artifact, world: int) -> Artifact:
         """A model tuned on pictures by the cell's method for the cell's epochs."""
-        method = METHODS.get(self.axes.method)
         spec = finetune_spec(self.settings, self.axes.method, seed=world)
         if spec.caption == "caption":
             self.need_captions(source_of(pictures), "finetune.caption")
-        tuned = TunedSpec(finetune=spec, epochs=self.axes.epochs)
-        return Artifact("model", self.axes.method, method.version, tuned, {"base": self.base, "pictures": pictures})
+        return tuned_model(self.axes.method, spec, self.axes.epochs, self.base, pictures)
 
     def target(self, half: str, world: int) -> Artifact:
         """The target trained on a half, its pictures marked as the cell says."""
@@ -183,20 +188,15 @@ class _Question:
 
     def generated(self, model: Artifact, source: str, seed: int, captioned: Artifact) -> Artifact:
         """A set of pictures drawn by a model under the cell's guidance, prompt and steps."""
-        count = self.settings.pictures
         spec = GeneratedSpec(
             sample=sample_spec(self.settings, guidance=self.axes.guidance, steps=self.axes.steps, seed=seed),
             prompt=self.axes.prompt,
             source=source,
-            count=count,
+            count=self.settings.pictures,
         )
-        inputs = {"model": model}
         if self.axes.prompt == "caption":
             self.need_captions(source_of(captioned), "prompt")
-            inputs["captions"] = captioned
-        return Artifact(
-            "pictures", "generated", GeneratedSpec.version, spec, inputs, num_slices=-(-count // self.settings.slice)
-        )
+        return drawn_set(model, spec, self.settings.slice, captioned if self.axes.prompt == "caption" else None)
 
     def positives(self, half: str, world: int, again: int = 0) -> Artifact:
         """What the target draws."""
@@ -220,22 +220,16 @@ class _Question:
         shadow = self.real(self.other, "aux")
         drawn = self.generated(self.tuned(shadow, world), self.other, seed, shadow)
         real = self._take(self.real(self.other, "aux", both=True), half)
-        return Artifact(
-            "pictures", "mix", MixSpec.version, MixSpec(), {"first": self._take(drawn, half), "second": real}
-        )
+        return mixed_set(self._take(drawn, half), real)
 
     def _take(self, pictures: Artifact, count: int) -> Artifact:
-        have = None
-        if isinstance(pictures.spec, RealSpec):
-            have = len(pictures.spec.identities) * len(pictures.spec.photos)
-        if have is not None and have < count:
+        have = count_pictures(pictures)
+        if isinstance(pictures.spec, RealSpec) and have < count:
             raise RequestError(
                 f"aux = {self.axes.aux!r}: {count} real auxiliary pictures are needed, part aux of {self.other!r} has "
                 f"{have}; raise people.aux or lower pictures"
             )
-        if have == count:
-            return pictures
-        return Artifact("pictures", "take", TakeSpec.version, TakeSpec(count=count), {"pictures": pictures})
+        return taken_set(pictures, count)
 
     # ---- attacks and scores
 
@@ -250,42 +244,31 @@ class _Question:
 
         On a shadow target it is given the same kind of captions as on the target.
         """
-        method = ATTACKS.get(name)
         spec = self.attack_settings(name, world)
-        if "base" in method.requires(spec):
+        if "base" in ATTACKS.get(name).requires(spec):
             inputs = {**inputs, "base": self.base}
         captions = self.axes.captions if "shadow.model" in inputs and self.axes.captions != "caption" else None
         source = self.axes.source if captions == "class" else None
-        return Artifact(
-            "attack", name, method.version, AttackSpec(attack=spec, captions=captions, source=source), inputs
-        )
+        return learned(name, spec, inputs, captions, source)
 
     def scores(
-        self, name: str, world: int, query: Artifact, *, model: Artifact | None, learned: Artifact | None
+        self, name: str, world: int, query: Artifact, *, model: Artifact | None, fitted: Artifact | None
     ) -> Artifact:
         """One attack's scores of one set of pictures."""
         method = ATTACKS.get(name)
         spec = self.attack_settings(name, world)
         requires = method.requires(spec)
-        inputs = {"query": query}
-        if method.fits(spec):
-            assert learned is not None
-            inputs["learned"] = learned
-        if "base" in requires:
-            inputs["base"] = self.base
+        asked, fits = "model" in requires, method.fits(spec)
+        assert (model is not None or not asked) and (fitted is not None or not fits)
         captions, prompt_source = None, None
-        if "model" in requires:
-            assert model is not None
-            inputs["model"] = model
+        if asked:
             # A control that is not the cell's own attack (the loss gap) takes captions where there are any.
             captions = self.axes.captions if self.axes.attack == name else self.settings.default.captions
             if captions == "caption":
                 self.need_captions(source_of(query), "captions")
             prompt_source = self.axes.source if captions == "class" else None
-        return Artifact(
-            "scores",
+        return scores(
             name,
-            method.version,
             ScoresSpec(
                 attack=spec,
                 captions=captions,
@@ -293,8 +276,11 @@ class _Question:
                 batch=self.settings.batch,
                 dtype=self.settings.dtype,
             ),
-            inputs,
-            num_slices=-(-count_pictures(query) // max(self.settings.slice, 256)),
+            query,
+            max(self.settings.slice, 256),
+            model=model if asked else None,
+            base=self.base if "base" in requires else None,
+            learned=fitted if fits else None,
         )
 
     def fitted(self, world: int, draw: Callable[[], Artifact]) -> Artifact | None:
@@ -311,15 +297,14 @@ class _Question:
         if "shadow" in requires:
             # People of the same source whom neither twin knows: part C is trained on, part aux is not.
             members = self.real(self.axes.source, "C", mark=self.axes.target_mark)
-            inputs["shadow.model"] = self.tuned(members, world)
-            inputs["shadow.members"] = members
-            inputs["shadow.nonmembers"] = self.real(self.axes.source, "aux", mark=self.axes.target_mark)
+            nonmembers = self.real(self.axes.source, "aux", mark=self.axes.target_mark)
+            inputs |= shadow_inputs(self.tuned(members, world), members, nonmembers)
         return self.learned(self.axes.attack, world, inputs)
 
     def scored(self, half: str, world: int, query: Artifact) -> Artifact:
         """The cell's attack against one target."""
-        learned = self.fitted(world, lambda: self.positives(half, world))
-        return self.scores(self.axes.attack, world, query, model=self.target(half, world), learned=learned)
+        fitted = self.fitted(world, lambda: self.positives(half, world))
+        return self.scores(self.axes.attack, world, query, model=self.target(half, world), fitted=fitted)
 
     def scored_on_base(self, world: int, query: Artifact) -> Artifact | None:
         """The same attack with the base model in the target's place; None where that has no meaning."""
@@ -332,7 +317,7 @@ class _Question:
         else:
             captioned = self.real(self.axes.source, "C")
             drawn = partial(self.generated, self.base, self.axes.source, 2 * world, captioned)
-            return self.scores(self.axes.attack, world, query, model=self.base, learned=self.fitted(world, drawn))
+            return self.scores(self.axes.attack, world, query, model=self.base, fitted=self.fitted(world, drawn))
         return None
 
     # ---- the row
@@ -396,7 +381,7 @@ class _Question:
         losses: list[Artifact | None] = [None, None]
         if "loss_gap" in self.settings.controls:
             losses = [
-                self.scores("loss", world, self.real(source, part), model=model, learned=None) for part in (half, twin)
+                self.scores("loss", world, self.real(source, part), model=model, fitted=None) for part in (half, twin)
             ]
         return TargetInputs(
             self._scored(half, world, seen), self._scored(half, world, unseen), other, model, losses[0], losses[1]
@@ -427,27 +412,16 @@ class _Question:
             self.absent["base_auc"] = self.absent["blind_auc"]
             return None
         spec = self.attack_settings("blind", 0)
-        version = ATTACKS.get("blind").version
         held = self.axes.query == "member_person"
         if self.cell.estimand != "cross_source":
             # For the halves of one source nobody else stands for a half: each person is scored from the others.
-            halves = {
-                "positives": self.real(self.axes.source, "A", held=held, mark=member_mark),
-                "negatives": self.real(self.axes.source, "B", held=held, mark=nonmember_mark),
-            }
-            crossfit = BlindCrossfitSpec(blind=spec)
-            return BlindInputs(halves=Artifact("scores", "blind_crossfit", version, crossfit, halves))
-        learned = Artifact(
-            "attack",
-            "blind",
-            version,
-            AttackSpec(attack=spec),
-            {
-                "positives": self.real(self.axes.source, "C", mark=member_mark),
-                "negatives": self.real(self.elsewhere, "aux", mark=nonmember_mark),
-            },
-        )
+            members = self.real(self.axes.source, "A", held=held, mark=member_mark)
+            nonmembers = self.real(self.axes.source, "B", held=held, mark=nonmember_mark)
+            return BlindInputs(halves=crossfitted(BlindCrossfitSpec(blind=spec), members, nonmembers))
+        positives = self.real(self.axes.source, "C", mark=member_mark)
+        negatives = self.real(self.elsewhere, "aux", mark=nonmember_mark)
+        fitted = learned("blind", spec, {"positives": positives, "negatives": negatives})
         sets = [self.real(self.axes.source, half, mark=member_mark) for half in HALVES]
         sets.append(self._other_people(nonmember_mark))
-        a, b, other = (self.scores("blind", 0, query, model=None, learned=learned) for query in sets)
+        a, b, other = (self.scores("blind", 0, query, model=None, fitted=fitted) for query in sets)
         return BlindInputs(a=a, b=b, other=other)

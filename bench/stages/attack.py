@@ -4,29 +4,18 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, SerializeAsAny
-
+from bench.artifacts import learned
 from bench.artifacts.artifact import Artifact, Job
 from bench.stages import Done, Report, job, ticking
-from bench.stages.pictures import count_pictures, drawn_by
 from bench.stages.scores import with_captions
 from bench.store import Ref
 from bench.workbench import Workbench
-from lmia.specs import Spec
 
 if TYPE_CHECKING:
     from lmia.attacks import Shadow
 
 EXECUTOR = "tune"
 SHARES_GPU = True
-
-
-class AttackSpec(Spec):
-    """How the attack learns; from what is in the inputs."""
-
-    attack: SerializeAsAny[Spec]
-    captions: str | None = Field(None, description="captions that go with the shadow pictures; null: their own")
-    source: str | None = Field(None, description="the source that class captions name")
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -43,13 +32,12 @@ def _job(group: list[tuple[Artifact, Ref]]) -> Job:
     from lmia.attacks.scoring import nfe_shared
 
     first, _ = group[0]
-    count = sum(count_pictures(i) for i in first.inputs.values() if i.kind == "pictures")
+    count = learned.count(first)
     spec = first.spec.attack
     passes, side = count * getattr(spec, "epochs", 1), getattr(spec, "size", 64)
     if "shadow.model" in first.inputs:  # what is measured costs more than what is made of it
         passes, side = count * nfe_shared((a.method, a.spec.attack) for a, _ in group), 64
-    sets = " against ".join(drawn_by(i) for i in first.inputs.values() if i.kind == "pictures")
-    title = f"fit {', '.join(sorted(a.method for a, _ in group))}: {sets}"
+    title = f"fit {', '.join(sorted(a.method for a, _ in group))}: {learned.title(first)}"
     order = (2, -passes)
     return job(__name__, title, [ref for _, ref in group], work=passes * (side / 64) ** 2, order=order, passes=passes)
 
@@ -89,9 +77,9 @@ def _fit(ref: Ref, shadows: "list[Shadow]", passes: float, bench: Workbench, rep
             inputs[name] = bench.pictures(i)
     before = _evaluations(shadows)
     with ticking() as clock, bench.partial(ref.address) as progress:
-        learned = method.fit(spec, inputs, device=bench.device, partial=progress, on_progress=report)
-    assert learned is not None, f"{ref.method} has nothing to learn and needs no job"
-    data = save({name: tensor.cpu().contiguous() for name, tensor in learned.items()})
+        tensors = method.fit(spec, inputs, device=bench.device, partial=progress, on_progress=report)
+    assert tensors is not None, f"{ref.method} has nothing to learn and needs no job"
+    data = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     pictures = sum(len(shadow.members) + len(shadow.nonmembers) for shadow in shadows)
     cost = {
         "passes": passes,

@@ -6,53 +6,33 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SerializeAsAny
-
 from bench.artifacts.artifact import Artifact, Job
+from bench.artifacts.models import GIVEN, BaseSpec, count_passes, is_given, trajectory
+from bench.artifacts.pictures import contents_of
 from bench.stages import Done, Report, job, ticking
-from bench.stages.pictures import count_pictures, title_of
-from bench.store import Ref, digest_of
+from bench.store import Ref
 from bench.workbench import Workbench
-from lmia.specs import Spec
 
 EXECUTOR = "tune"
-GIVEN = ("base", "adapter", "checkpoint")
-"""Models that somebody else made, by the form in which they come; taken over by the driver."""
-
-
-class BaseSpec(Spec):
-    """Which model that somebody else made."""
-
-    reference: str = Field(description="its name, folder or hub id")
-    digest: str = Field(description="of its files")
-
-
-class TunedSpec(Spec):
-    """A checkpoint: the trajectory's spec and its epoch. Which other epochs are kept is not part of it."""
-
-    finetune: SerializeAsAny[Spec] = Field(description="the fine-tuning method's spec")
-    epochs: int = Field(ge=1, description="epochs trained")
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One job per base and per trajectory."""
     found, trajectories = [], defaultdict(list)
     for artifact, ref in refs:
-        if artifact.method in GIVEN:
+        if is_given(artifact):
             found.append(job(__name__, f"take over {artifact.spec.reference}", [ref], work=0, executor="driver"))
         else:
             trajectories[trajectory(artifact)].append((artifact, ref))
     for name, group in trajectories.items():
         group.sort(key=lambda pair: pair[0].spec.epochs)
         artifact, ref = group[-1]
-        passes = count_pictures(artifact.inputs["pictures"]) * artifact.spec.epochs
+        passes = count_passes(artifact)
         epochs = "/".join(str(a.spec.epochs) for a, _ in group)
-        pictures = artifact.inputs["pictures"]
-        where = title_of(pictures)
         found.append(
             job(
                 __name__,
-                f"tune {artifact.method} on {where}, {epochs} epochs",
+                f"tune {artifact.method} on {contents_of(artifact)}, {epochs} epochs",
                 [ref for _, ref in group],
                 work=passes,
                 order=(0, -passes),
@@ -61,12 +41,6 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
             )
         )
     return found
-
-
-def trajectory(artifact: Artifact) -> str:
-    """Name of a training run: everything but the epoch."""
-    inputs = {name: i.address for name, i in artifact.inputs.items()}
-    return digest_of([artifact.method, artifact.version, artifact.spec.resolved()["finetune"], inputs])[:20]
 
 
 def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:

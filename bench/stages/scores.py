@@ -4,39 +4,19 @@ One job scores a slice of pictures with every attack that asks for the same mode
 """
 
 from collections import defaultdict
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, SerializeAsAny
 
-from bench.artifacts.artifact import Artifact, Job
+from bench.artifacts import scores as scoring
+from bench.artifacts.artifact import Artifact, Job, slice_of
 from bench.stages import Done, Report, job, ticking
-from bench.stages.pictures import count_pictures, drawn_by, slice_of
 from bench.store import Manifest, Ref, Store
 from bench.workbench import Workbench
-from lmia.specs import Spec
 
 EXECUTOR = "data"
-
-
-class ScoresSpec(Spec):
-    """How a set of pictures is scored."""
-
-    attack: SerializeAsAny[Spec]
-    captions: str | None = Field(None, description="captions that go with the pictures: caption, class or empty")
-    source: str | None = Field(None, description="the source that class captions name")
-    noise_seed: int = Field(0, ge=0, description="noises are the same for every model, condition and attack")
-    batch: int = Field(16, ge=1, description="pictures per U-Net call")
-    dtype: str = Field("float32", description="dtype of the model's weights and activations")
-
-
-class BlindCrossfitSpec(Spec):
-    """The blind control of two halves: each person is scored by a classifier fitted on the others."""
-
-    blind: SerializeAsAny[Spec]
-    see: Literal["pictures", "captions"] = Field("pictures", description="what the classifier looks at")
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -57,12 +37,11 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     found = []
     for (model, query, number, of, *_), group in groups.items():
         first = group[0][0]
-        pictures = first.inputs.get("query") or first.inputs["positives"]
-        count = len(slice_of(count_pictures(pictures), of, number))
+        count = len(slice_of(scoring.count(first), of, number))
         asking = [(a.method, a.spec.attack) for a, _ in group if "model" in a.inputs]
         nfe = {"asked": count * nfe_asked(asking), "shared": count * nfe_shared(asking)}
         names = ", ".join(sorted({a.method for a, _ in group}))
-        title = f"score {drawn_by(pictures)} with {names} ({len(group)})"
+        title = f"score {scoring.title(first)} with {names} ({len(group)})"
         work = nfe["shared"] + 0.5 * count * len(group)
         order = (3, model, query, number)
         found.append(job(__name__, title, [r for _, r in group], work=work, order=order, number=number, nfe=nfe))
@@ -72,7 +51,7 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
     """Score one slice with all attacks of the job."""
     refs = [Ref.from_json(ref) for ref in payload["refs"]]
-    if refs[0].method == "blind_crossfit":
+    if refs[0].method == scoring.CROSSFIT:
         _crossfit(refs[0], bench)
         return
     from lmia.attacks import ATTACKS

@@ -107,17 +107,15 @@ def bare_loop(layers: list[str], spec: dict, prompt: str, args: argparse.Namespa
 
 def ray_data(store, model, spec: dict, args: argparse.Namespace) -> Iterator[dict]:
     """Finished jobs of Ray Data: the engine's own code on the stage's own jobs."""
-    from bench.artifacts.artifact import Artifact
+    from bench.artifacts.pictures import GeneratedSpec, drawn_set
     from bench.engine import data
     from bench.plan.graph import ref_of
     from bench.stages import pictures
     from bench.workbench import Runtime
     from lmia.models.sample import SampleSpec
 
-    drawn = pictures.GeneratedSpec(
-        sample=SampleSpec(**spec), prompt="class", source="north", count=args.jobs * args.pictures
-    )
-    artifact = Artifact("pictures", "generated", 1, drawn, {"model": model}, num_slices=args.jobs)
+    drawn = GeneratedSpec(sample=SampleSpec(**spec), prompt="class", source="north", count=args.jobs * args.pictures)
+    artifact = drawn_set(model, drawn, args.pictures)
     (entry,) = store.index()[model.address]
     jobs = pictures.jobs([(artifact, ref_of(artifact, {"model": entry}))], lambda _: set())
     runtime = Runtime(workers=args.workers, device=args.device)
@@ -153,10 +151,9 @@ def main() -> None:
     if args.jobs < 4 * args.workers:
         parser.error(f"--jobs {args.jobs}: at least four a worker, or there is no steady state")
 
-    from bench.artifacts.artifact import Artifact
+    from bench.artifacts.models import given_model
     from bench.driver import Driver
     from bench.engine.cluster import connected
-    from bench.stages.model import BaseSpec
     from bench.store import Store
     from bench.workbench import Runtime
     from lmia.data.captions import prompts
@@ -165,7 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lmia-speed-") as folder:
         os.environ["LMIA_CACHE"] = f"{folder}/cache"
         store, base = Store(f"{folder}/store"), resolve_base(args.model)
-        model = Artifact("model", "base", base.version, BaseSpec(reference=base.reference, digest=base.digest))
+        model = given_model(base)
         Driver(store, Runtime()).make([model])
         layers = [str(base.folder(Path(folder) / "base"))]
         spec = {"steps": args.steps, "guidance": 2.0, "sampler": "ddim", "batch": args.batch}
