@@ -1,16 +1,15 @@
 """Training a small classifier on records, as several attacks do: deterministic by record, resumable bit for bit."""
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmia.attacks import Learned, Progress
-from lmia.finetune.progress import load_progress, optimizer_tensors, restore_optimizer, save_progress
 from lmia.seeds import seed_of
+from lmia.training import Training
 
 SAVE_EVERY_S = 60.0
 
@@ -84,56 +83,40 @@ def train_classifier(
     from torch.nn.functional import cross_entropy
 
     target = torch.tensor(list(labels), device=device)
-    network.train()
-    # The fused kernel computes the same update in one pass over memory instead of several.
-    optimiser = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     starts = list(range(0, len(keys), batch))
     if len(keys) - starts[-1] == 1 and len(starts) > 1:
         starts.pop()
-    mark = str(seed_of(json.dumps([task, list(keys), list(labels), lr, batch, epochs, seed, dtype])))
-    done, loss_sum = _restore(partial, mark, network, optimiser)
-    saved_at = time.monotonic()
-    for epoch in range(done // len(starts), epochs):
-        rows = order(seed, epoch, keys)
-        for index in range(done % len(starts), len(starts)):
-            end = starts[index + 1] if index + 1 < len(starts) else len(keys)
-            chosen = rows[starts[index] : end]
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16"):
-                logits = network(inputs(chosen))
-            loss = cross_entropy(logits.float(), target[torch.from_numpy(chosen).to(device)])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            loss_sum += float(loss.detach()) * len(chosen)
-            done += 1
-            if partial is not None and time.monotonic() - saved_at > save_every_s:
-                _save(partial, network, optimiser, {"task": mark, "done": done, "loss_sum": loss_sum.hex()})
-                saved_at = time.monotonic()
-        on_progress({"epoch": epoch + 1, "epochs": epochs, "train_loss": loss_sum / len(keys)})
-        loss_sum = 0.0
+    ends = [*starts[1:], len(keys)]
+    loss_sum = torch.zeros((), dtype=torch.float64)
+
+    @lru_cache(maxsize=1)
+    def rows(epoch: int) -> np.ndarray:
+        return order(seed, epoch, keys)
+
+    def loss(step: int) -> Any:
+        epoch, index = divmod(step, len(starts))
+        chosen = rows(epoch)[starts[index] : ends[index]]
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = network(inputs(chosen))
+        value = cross_entropy(logits.float(), target[torch.from_numpy(chosen).to(device)])
+        if index == 0:
+            loss_sum.zero_()
+        loss_sum.add_(float(value.detach()) * len(chosen))
+        return value
+
+    network.train()
+    parameters = dict(network.named_parameters())
+    training = Training(
+        loss,
+        parameters,
+        # The fused kernel computes the same update in one pass over memory instead of several.
+        torch.optim.Adam(parameters.values(), lr=lr, fused=True),
+        identity=[task, list(keys), list(labels), lr, batch, epochs, seed, dtype],
+        folder=partial,
+        carried={**dict(network.named_buffers()), "loss_sum": loss_sum},
+    )
+    training.restore()
+    for epoch in range(training.step // len(starts), epochs):
+        training.run((epoch + 1) * len(starts), save_every_s=save_every_s)
+        on_progress({"epoch": epoch + 1, "epochs": epochs, "train_loss": float(loss_sum) / len(keys)})
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def _restore(partial: Path | None, mark: str, network: Any, optimiser: Any) -> tuple[int, float]:
-    """Puts back the saved network and optimiser of this task: (steps done, sum of the current epoch's losses)."""
-    import torch
-
-    saved = load_progress(partial)
-    if saved is None or saved[1].get("task") != mark:
-        return 0, 0.0
-    tensors, state = saved
-    prefix = "network."
-    network.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    restore_optimizer(optimiser, dict(network.named_parameters()), tensors)
-    for parameter, moments in optimiser.state.items():
-        for key, value in moments.items():
-            if value.shape == parameter.shape:  # in the parameter's memory layout, as the fused kernel expects
-                moments[key] = torch.empty_like(parameter).copy_(value)
-    loss_sum = float.fromhex(state["loss_sum"])
-    return int(state["done"]), loss_sum
-
-
-def _save(partial: Path, network: Any, optimiser: Any, state: dict[str, Any]) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= optimizer_tensors(optimiser, dict(network.named_parameters()))
-    save_progress(partial, tensors, state)

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from lmia.checked import is_kept, keep
 from lmia.embedded.architecture import ArchitectureSpec
 from lmia.embedded.lists import LISTS, Listed, write_lists
 from lmia.specs import RequestError, Spec
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
+
+PICTURES = "pictures.parquet"
 
 
 class PretrainSpec(Spec):
@@ -91,14 +94,13 @@ def cached_lists(spec: PretrainSpec, work: Path) -> Listed:
 
     from lmia.data.pictures import Pictures
 
-    if not (work / "pictures.parquet").is_file():
+    what = spec.model_dump_json()
+    if not all([is_kept(work / name, what) for name in (LISTS, PICTURES)]):  # both are looked at, so both are named
         listed = list_pictures(spec)
-        write_lists(listed, work / LISTS)
-        temporary = work / ".pictures.parquet"
-        temporary.write_bytes(listed.pictures.to_parquet())
-        temporary.replace(work / "pictures.parquet")
+        keep(work / LISTS, lambda file: write_lists(listed, file), what)
+        keep(work / PICTURES, lambda file: file.write_bytes(listed.pictures.to_parquet()), what)
     table = pq.read_table(work / LISTS)
-    pictures = Pictures.from_parquet([(work / "pictures.parquet").read_bytes()])
+    pictures = Pictures.from_parquet([(work / PICTURES).read_bytes()])
     return Listed(table["list"].to_pylist(), table["domain"].to_pylist(), pictures)
 
 

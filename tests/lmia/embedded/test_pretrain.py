@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lmia.embedded.recipe import PretrainSpec, list_pictures
 from lmia.embedded.testing import RANDOM
 from lmia.models.load import load_model
 from lmia.specs import RequestError
+from lmia.training import Training
 
 
 def spec_of(**fields):
@@ -76,29 +78,50 @@ def test_latents_have_unit_spread(made):
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(made, tmp_path, monkeypatch):
-    update = module._Averaged.update
+    advance = Training._advance
     monkeypatch.setattr(module, "SAVE_S", 0.0)
 
     def weights(folder):
         model = load_model([folder])
-        return {**model.unet.state_dict(), **model.text_encoder.state_dict()}
+        return {**model.parts["unet"].state_dict(), **model.parts["text_encoder"].state_dict()}
 
     for stop in (2, 4):  # in the VAE's training; then, 2 of its steps being left, in the U-Net's
         calls = []
 
-        def stopping(self, loss, lr, calls=calls, stop=stop):
+        def stopping(self, calls=calls, stop=stop):
             if len(calls) == stop:
                 raise KeyboardInterrupt
             calls.append(0)
-            update(self, loss, lr)
+            advance(self)
 
-        monkeypatch.setattr(module._Averaged, "update", stopping)
+        monkeypatch.setattr(Training, "_advance", stopping)
         with pytest.raises(KeyboardInterrupt):
             pretrain(spec_of(), tmp_path / "out", tmp_path / "work")
-    monkeypatch.setattr(module._Averaged, "update", update)
+    monkeypatch.setattr(Training, "_advance", advance)
     pretrain(spec_of(), tmp_path / "out", tmp_path / "work")
     one, other = weights(made[0] / "out"), weights(tmp_path / "out")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_damaged_progress_is_named_and_made_again(made, tmp_path, caplog):
+    work = tmp_path / "work"
+    shutil.copytree(made[0] / "work", work)
+    names = ["recipe.json", "lists.parquet", "pictures.parquet", "tokenizer/vocab.json", "vae/progress.safetensors"]
+    names += ["latents.safetensors", "unet/progress.safetensors"]
+    for name in names:
+        content = bytearray((work / name).read_bytes())
+        content[len(content) // 2] ^= 4
+        (work / name).write_bytes(content)
+    pretrain(spec_of(), tmp_path / "out", work)
+    for name in names:
+        assert str(work / name.replace("/vocab.json", "")) in caplog.text
+    same = {"unet", "vae", "text_encoder", "tokenizer", "lists.parquet"}
+    files = [
+        p for name in same for p in [tmp_path / "out" / name, *(tmp_path / "out" / name).rglob("*")] if p.is_file()
+    ]
+    assert len(files) > 8
+    for file in files:
+        assert file.read_bytes() == (made[0] / "out" / file.relative_to(tmp_path / "out")).read_bytes()
 
 
 def test_a_snapshot_is_a_model(made, tmp_path):
