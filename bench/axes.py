@@ -5,10 +5,13 @@ A new axis is one field of `Axes` (and what the plan makes of its value). Null: 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lmia.attacks import ATTACKS
+from lmia.data.marks import MARKS
+from lmia.finetune.methods import METHODS
 from lmia.specs import Spec
 
 AUX = ("shadow", "part_c", "real", "base", "mix")
@@ -33,8 +36,6 @@ class Sources(Spec):
 
 
 def _marks(sources: Sources) -> list[str]:
-    from lmia.data.marks import MARKS
-
     return MARKS.names()
 
 
@@ -43,14 +44,10 @@ def _marks_or_both(sources: Sources) -> list[str]:
 
 
 def _methods(sources: Sources) -> list[str]:
-    from lmia.finetune.methods import METHODS
-
     return METHODS.names()
 
 
 def _attacks(sources: Sources) -> list[str]:
-    from lmia.attacks import ATTACKS
-
     return [name for name in ATTACKS.names() if ATTACKS.get(name).role == "attack"]
 
 
@@ -164,6 +161,11 @@ class Axes(Spec):
         Axis("base model", "target", "tiny", "the model that was fine-tuned: an embedded one, a folder, a hub id"),
     ] = None
 
+    @classmethod
+    def usual(cls) -> "Axes":
+        """The point at which every axis has its usual value."""
+        return cls.model_validate({name: axis.usual for name, axis in AXES.items()})
+
 
 AXES: dict[str, Axis] = {
     name: next(item for item in field.metadata if isinstance(item, Axis)) for name, field in Axes.model_fields.items()
@@ -175,16 +177,12 @@ ENTRANT_AXES = ("attack", *(name for name, axis in AXES.items() if axis.belongs_
 """Which say what attack it is: its name and what it is given."""
 
 
-def over_usual(chosen: Any) -> Any:
+def over_usual(chosen: object) -> object:
     """Chosen values over the usual ones, for validation as `Axes`; what is no mapping is left to the validation."""
-    if isinstance(chosen, Axes):
-        return chosen
-    return {name: axis.usual for name, axis in AXES.items()} | chosen if isinstance(chosen, dict) else chosen
+    return Axes.usual().model_dump() | chosen if isinstance(chosen, dict) else chosen
 
 
 def not_applicable(axes: Axes) -> set[str]:
     """Names of the axes that mean nothing to the cell's attack."""
-    from lmia.attacks import ATTACKS
-
     needs = ATTACKS.get(str(axes.attack)).needs
     return {name for name, axis in AXES.items() if not axis.applies(needs)}

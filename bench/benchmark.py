@@ -1,29 +1,52 @@
-"""The schema of a benchmark: what is asked. How it is run is `bench.workbench.Runtime`."""
+"""The schema of a benchmark: what is asked. How it is run is `bench.workbench.Runtime`.
 
-from typing import Annotated, Any, Literal
+The settings of registered methods are plain values here, because blocks and overrides are merged into them; the
+methods of `Benchmark` are what they mean, typed and checked by the method that they are for.
+"""
 
-from pydantic import BeforeValidator, Field, field_validator
+from typing import Annotated, Literal, NamedTuple
 
-from bench.axes import Axes, Sources, over_usual
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
+
+from bench.axes import Axes, Scalar, Sources, over_usual
 from bench.config import method_spec
+from lmia.attacks import ATTACKS
+from lmia.data.marks import MARKS
+from lmia.data.sources import SOURCES
+from lmia.finetune.methods import METHODS
+from lmia.finetune.train import FineTuneSpec
+from lmia.models.sample import SampleSpec
 from lmia.specs import RequestError, Spec, UnknownName
 
 Role = Literal["auto", "ranked", "reference", "control", "planted"]
+Settings = dict[str, JsonValue]
 NOT_OF_A_CELL = ("grid", "suite", "name", "title", "description")
 """What of a benchmark is no part of its cells: two benchmarks share a row whatever they are called."""
+
+
+class Data(NamedTuple):
+    """Where the pictures come from.
+
+    Attributes:
+        kind: name of the registered data source.
+        spec: its settings.
+    """
+
+    kind: str
+    spec: Spec
 
 
 class Block(Spec):
     """A part of the grid: a product of axis values over the benchmark's default cell."""
 
     name: str = Field(min_length=1)
-    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    axes: dict[str, list[Scalar]] = Field(default_factory=dict)
     role: Role = "auto"
-    settings: dict[str, Any] = Field(default_factory=dict, description="deep overrides of the benchmark's settings")
+    settings: Settings = Field(default_factory=dict, description="deep overrides of the benchmark's settings")
 
     @field_validator("axes", mode="before")
     @classmethod
-    def _lists(cls, value: Any) -> Any:
+    def _lists(cls, value: object) -> object:
         if isinstance(value, dict):
             return {k: v if isinstance(v, list) else [v] for k, v in value.items()}
         return value
@@ -35,7 +58,7 @@ class Benchmark(Spec):
     name: str = Field("benchmark", pattern=r"^[A-Za-z0-9_.-]+$")
     title: str = ""
     description: str = ""
-    data: dict[str, Any] = Field(default_factory=lambda: {"kind": "population"}, description="kind, and its settings")
+    data: Settings = Field({"kind": "population"}, description="kind, and its settings")
     sources: Sources = Sources()
     people: dict[str, int] = Field(
         default_factory=lambda: {"A": 64, "B": 64, "C": 64, "aux": 64, "query": 64},
@@ -44,12 +67,12 @@ class Benchmark(Spec):
     split_seed: int = Field(0, ge=0, description="which person falls into which part")
     trained_photos: int = Field(2, ge=1, description="photos of a person that are trained on and queried")
     held_photos: int = Field(2, ge=0, description="further photos of a person that are held back")
-    finetune: dict[str, Any] = Field(default_factory=dict, description="settings of the fine-tuning method")
-    generate: dict[str, Any] = Field(default_factory=dict, description="settings of the sampler, beside the axes")
+    finetune: Settings = Field(default_factory=dict, description="settings of the fine-tuning method")
+    generate: Settings = Field(default_factory=dict, description="settings of the sampler, beside the axes")
     pictures: int = Field(2500, ge=2, description="pictures in a generated or auxiliary set")
     slice: int = Field(64, ge=1, description="pictures in a generation or scoring job")
-    attacks: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by attack")
-    marks: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by watermark")
+    attacks: dict[str, Settings] = Field(default_factory=dict, description="settings by attack")
+    marks: dict[str, Settings] = Field(default_factory=dict, description="settings by watermark")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="dtype of scoring")
     batch: int = Field(16, ge=1, description="pictures per U-Net call while scoring; rounding depends on it")
     worlds: int = Field(1, ge=1, le=100, description="realisations of each cell; each has both halves")
@@ -57,10 +80,10 @@ class Benchmark(Spec):
         ("base", "blind", "loss_gap"), description="controls beside twin and source_auc, which are always there"
     )
     default: Annotated[Axes, BeforeValidator(over_usual)] = Field(
-        default_factory=lambda: Axes(**over_usual({})), description="axis values where a block says nothing"
+        default_factory=Axes.usual, description="axis values where a block says nothing"
     )
     grid: tuple[Block, ...] = ()
-    suite: tuple[dict[str, Any], ...] = Field(
+    suite: tuple[dict[str, Scalar], ...] = Field(
         (), description="targets (axes beside the default's) on which attacks are ranked; empty: those that all share"
     )
 
@@ -82,52 +105,49 @@ class Benchmark(Spec):
         """Whether the pictures are drawn or photographed."""
         return "synthetic" if self.data.get("kind") == "population" else "real"
 
+    def check(self, where: str) -> None:
+        """Refuse settings that the registered methods that they are for do not have; `where` begins every message."""
+        self.data_source(where)
+        self.sampler(where)
+        for method in {self.default.method, *(name for block in self.grid for name in block.axes.get("method", []))}:
+            self.finetuning(str(method), where)
+        for name in self.attacks:
+            self.attack(name, where)
+        for name in self.marks:
+            self.mark(name, where)
 
-def check_settings(benchmark: Benchmark, where: str) -> None:
-    """Validate what is typed by registered methods: data, fine-tuning, sampler, attacks and marks."""
-    from lmia.attacks import ATTACKS
-    from lmia.data.marks import MARKS
+    def data_source(self, where: str = "benchmark") -> Data:
+        """Where the pictures come from."""
+        settings = {key: value for key, value in self.data.items() if key != "kind"}
+        if "kind" not in self.data:
+            raise RequestError(f"{where}: data.kind is missing (known: {', '.join(SOURCES.names())})")
+        kind = str(self.data["kind"])
+        return Data(kind, method_spec(SOURCES.get(kind).Spec, settings, f"{where}: data"))
 
-    data_spec(benchmark, where)
-    sample_spec(benchmark, where)
-    for method in {benchmark.default.method, *_axis_values(benchmark, "method")}:
-        finetune_spec(benchmark, str(method), where)
-    for name, settings in benchmark.attacks.items():
-        method_spec(ATTACKS.get(name).Spec, settings, f"{where}: attacks.{name}")
-    for name, settings in benchmark.marks.items():
-        method_spec(MARKS.get(name).Spec, settings, f"{where}: marks.{name}")
+    def sampler(self, where: str = "benchmark", **axes: Scalar) -> SampleSpec:
+        """The sampler under the given axes and seed."""
+        for key in ("guidance", "steps"):
+            if key in self.generate:
+                raise RequestError(f"{where}: generate.{key}: {key} is an axis; set it under default or grid")
+        return method_spec(SampleSpec, {**self.generate, **axes}, f"{where}: generate")
 
+    def finetuning(self, method: str, where: str = "benchmark", **more: Scalar) -> FineTuneSpec:
+        """A fine-tuning method: what is set for all methods, and over it what is set for this one."""
+        known: type[FineTuneSpec] = METHODS.get(method).Spec
+        own = self.finetune.get(method, {})
+        shared = {key: value for key, value in self.finetune.items() if key not in METHODS.names()}
+        if not isinstance(own, dict):
+            raise RequestError(f"{where}: finetune.{method} = {own!r}: settings of {method!r} are a mapping")
+        return method_spec(known, {**shared, **own, **more}, f"{where}: finetune")
 
-def _axis_values(benchmark: Benchmark, axis: str) -> set[Any]:
-    return {value for block in benchmark.grid for value in block.axes.get(axis, [])}
+    def attack(self, name: str, where: str = "", **more: Scalar) -> Spec:
+        """An attack's settings."""
+        return method_spec(ATTACKS.get(name).Spec, {**self.attacks.get(name, {}), **more}, _at(where, "attacks", name))
 
-
-def data_spec(benchmark: Benchmark, where: str = "benchmark") -> tuple[str, Any]:
-    """The kind of data source and its spec."""
-    from lmia.data.sources import SOURCES
-
-    settings = dict(benchmark.data)
-    kind = settings.pop("kind", None)
-    if kind is None:
-        raise RequestError(f"{where}: data.kind is missing (known: {', '.join(SOURCES.names())})")
-    return kind, method_spec(SOURCES.get(kind).Spec, settings, f"{where}: data")
-
-
-def sample_spec(benchmark: Benchmark, where: str = "benchmark", **axes: Any) -> Any:
-    """The sampler's spec under the given axes."""
-    from lmia.models.sample import SampleSpec
-
-    for key in ("guidance", "steps"):
-        if key in benchmark.generate:
-            raise RequestError(f"{where}: generate.{key}: {key} is an axis; set it under default or grid")
-    return method_spec(SampleSpec, {**benchmark.generate, **axes}, f"{where}: generate")
+    def mark(self, name: str, where: str = "") -> Spec:
+        """A watermark's settings."""
+        return method_spec(MARKS.get(name).Spec, self.marks.get(name, {}), _at(where, "marks", name))
 
 
-def finetune_spec(benchmark: Benchmark, method: str, where: str = "benchmark", **more: Any) -> Any:
-    """A fine-tuning method's spec."""
-    from lmia.finetune.methods import METHODS
-
-    known = METHODS.get(method).Spec
-    own = {k: v for k, v in benchmark.finetune.items() if k not in METHODS.names()}
-    own |= benchmark.finetune.get(method, {})
-    return method_spec(known, {**own, **more}, f"{where}: finetune")
+def _at(where: str, section: str, name: str) -> str:
+    return f"{where}: {section}.{name}" if where else f"{section}.{name}"

@@ -40,10 +40,9 @@ def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None
     Raises:
         RequestError: the data cannot answer the benchmark's questions.
     """
-    from bench.benchmark import data_spec
     from lmia.data.sources import SOURCES
 
-    kind, data = data_spec(benchmark)
+    kind, data = benchmark.data_source()
     for line in SOURCES.get(kind).check(data):
         tell(line)
     from bench.plan.expand import rows_of

@@ -5,13 +5,13 @@ not multiply cells.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from bench.axes import AXES, TARGET_AXES, Axes, not_applicable
-from bench.benchmark import NOT_OF_A_CELL, Benchmark, Block, check_settings
+from bench.axes import AXES, TARGET_AXES, Axes, Scalar, not_applicable
+from bench.benchmark import NOT_OF_A_CELL, Benchmark, Block
 from bench.config import merge, override, read
 from lmia.specs import RequestError, Spec, UnknownName, explain
 
@@ -65,7 +65,7 @@ def validate(raw: Mapping[str, Any], where: str) -> Benchmark:
         benchmark = Benchmark(**raw)
     except ValidationError as error:
         raise explain(error, Benchmark, where) from None
-    check_settings(benchmark, where)
+    benchmark.check(where)
     found = cells(benchmark)
     for target in suite(benchmark):
         if not any(all(getattr(cell.axes, axis) == value for axis, value in target.items()) for cell in found):
@@ -73,7 +73,7 @@ def validate(raw: Mapping[str, Any], where: str) -> Benchmark:
     return benchmark
 
 
-def suite(benchmark: Benchmark) -> list[dict[str, Any]]:
+def suite(benchmark: Benchmark) -> list[dict[str, Scalar]]:
     """The targets on which attacks are ranked, all of TARGET_AXES each; none if they are not named.
 
     Raises:
@@ -93,17 +93,18 @@ def cells(benchmark: Benchmark) -> list[Cell]:
     Raises:
         RequestError: an unknown axis or value, with the nearest match.
     """
-    found: dict[str, Cell] = {}
+    found: dict[Hashable, Cell] = {}
     for block in benchmark.grid or (Block(name="default"),):
         where = f"{benchmark.name}: grid block {block.name!r}"
         settings = _settings(benchmark, block, where)
+        same = settings.model_dump_json()
         for axis in block.axes:
             if axis not in AXES:
                 raise UnknownName(f"axis in {where}", axis, AXES)
         for values in itertools.product(*block.axes.values()):
             chosen = dict(zip(block.axes, values, strict=True))
             cell = _cell(settings, block, chosen, where)
-            key = str(cell.model_dump(mode="json", exclude={"blocks"}))
+            key = (cell.axes, cell.role, cell.estimand, cell.flags, same)
             known = found.get(key)
             blocks = (*known.blocks, block.name) if known else (block.name,)
             found[key] = cell.model_copy(update={"blocks": blocks})
@@ -122,11 +123,11 @@ def _settings(benchmark: Benchmark, block: Block, where: str) -> Benchmark:
     except ValidationError as error:
         raise explain(error, Benchmark, f"{where}: settings") from None
     if block.settings:
-        check_settings(settings, where)
+        settings.check(where)
     return settings
 
 
-def _cell(settings: Benchmark, block: Block, chosen: dict[str, Any], where: str) -> Cell:
+def _cell(settings: Benchmark, block: Block, chosen: dict[str, Scalar], where: str) -> Cell:
     try:
         axes = Axes(**{**settings.default.model_dump(), **chosen})
     except ValidationError as error:

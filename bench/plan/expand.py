@@ -36,12 +36,10 @@ from bench.artifacts.row import (
     row,
 )
 from bench.artifacts.scores import BlindCrossfitSpec, ScoresSpec, crossfitted, scores
-from bench.benchmark import data_spec, finetune_spec, sample_spec
+from bench.benchmark import Data
 from bench.cells import Cell
-from bench.config import method_spec
 from lmia.attacks import ATTACKS, Attack
 from lmia.data.captions import class_prompt
-from lmia.data.marks import MARKS
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
 from lmia.models.base import resolve_base
@@ -76,8 +74,8 @@ class _Question:
         return ATTACKS.get(self.axes.attack)
 
     @cached_property
-    def data(self) -> tuple[str, Spec]:
-        return data_spec(self.settings)
+    def data(self) -> Data:
+        return self.settings.data_source()
 
     @cached_property
     def other(self) -> str:
@@ -164,8 +162,7 @@ class _Question:
         """The pictures with a watermark."""
         if mark == "none":
             return pictures
-        spec = method_spec(MARKS.get(mark).Spec, self.settings.marks.get(mark, {}), f"marks.{mark}")
-        return marked_set(pictures, mark, spec)
+        return marked_set(pictures, mark, self.settings.mark(mark))
 
     # ---- models
 
@@ -175,7 +172,7 @@ class _Question:
 
     def tuned(self, pictures: Artifact, world: int) -> Artifact:
         """A model tuned on pictures by the cell's method for the cell's epochs."""
-        spec = finetune_spec(self.settings, self.axes.method, seed=world)
+        spec = self.settings.finetuning(self.axes.method, seed=world)
         if spec.caption == "caption":
             self.need_captions(source_of(pictures), "finetune.caption")
         return tuned_model(self.axes.method, spec, self.axes.epochs, self.base, pictures)
@@ -189,7 +186,7 @@ class _Question:
     def generated(self, model: Artifact, source: str, seed: int, captioned: Artifact) -> Artifact:
         """A set of pictures drawn by a model under the cell's guidance, prompt and steps."""
         spec = GeneratedSpec(
-            sample=sample_spec(self.settings, guidance=self.axes.guidance, steps=self.axes.steps, seed=seed),
+            sample=self.settings.sampler(guidance=self.axes.guidance, steps=self.axes.steps, seed=seed),
             prompt=self.axes.prompt,
             source=source,
             count=self.settings.pictures,
@@ -237,7 +234,7 @@ class _Question:
         """An attack's spec under the benchmark's settings, seeded by the world."""
         spec = ATTACKS.get(name).Spec
         seed = {"seed": world} if "seed" in spec.model_fields else {}
-        return method_spec(spec, {**self.settings.attacks.get(name, {}), **seed}, f"attacks.{name}")
+        return self.settings.attack(name, **seed)
 
     def learned(self, name: str, world: int, inputs: dict[str, Artifact]) -> Artifact:
         """What an attack learns from pictures (and from the base model, where its encoder is the base's).
