@@ -1,6 +1,5 @@
-"""Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a hub id; loading it."""
+"""Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,6 @@ from lmia.embedded.lists import read_lists
 from lmia.embedded.testing import random_model
 from lmia.models import forms
 from lmia.models.checkpoint import convert
-from lmia.models.denoiser import Denoiser
 from lmia.models.files import (
     HUB_ID,
     HUB_NAME,
@@ -24,7 +22,6 @@ from lmia.models.files import (
     resolve_layers,
 )
 from lmia.models.forms import Form
-from lmia.models.load import load_model
 from lmia.specs import RequestError, UnknownName
 
 RANDOM = "random"
@@ -155,45 +152,3 @@ def overlay_files(model: ExternalModel, base: Path | None, scratch: Path) -> Map
         raise RequestError(f"base = None: model {model.reference!r} is a checkpoint, which needs a base model")
     (file,) = files.values()
     return convert(file, base, scratch, model.reference)
-
-
-def load(
-    reference: str,
-    *,
-    base: str | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
-    attention: str = "auto",
-) -> Denoiser:
-    """Loads the model that a name means, over its base if it needs one.
-
-    Args:
-        reference: `tiny`, a folder, an adapter, a checkpoint, or a pinned hub id, OWNER/NAME@REVISION.
-        base: the whole model below an adapter or a checkpoint; not read for others.
-        device: "cpu", "cuda", "cuda:1", or "auto": a GPU if this machine has one.
-        dtype: "float32", "float16" or "bfloat16".
-        attention: "auto", "sdpa" or "xformers".
-
-    Raises:
-        RequestError: a name means nothing, the model needs a base, or does not fit the one named.
-    """
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = resolve_model(reference)
-    with tempfile.TemporaryDirectory(prefix="lmia-load-") as folder:
-        scratch = Path(folder)
-        if not model.needs_base:
-            layers = [model.folder(scratch)]
-        elif base is None:
-            raise RequestError(
-                f"base = None: model {reference!r} is of the form {model.form!r}, which lies over a base model"
-            )
-        else:
-            layers = [resolve_base(base).folder(scratch / "base"), scratch / "overlay"]
-            for name, path in overlay_files(model, layers[0], scratch / "made").items():
-                link = layers[1] / name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path.absolute())
-        return load_model(layers, device=device, dtype=dtype, attention=attention)

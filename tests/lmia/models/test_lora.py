@@ -11,10 +11,11 @@ from ldm import write
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from lmia.api import load
 from lmia.embedded import embedded
 from lmia.models.load import load_model
 from lmia.models.lora import LORA_WEIGHTS
-from lmia.resolve import load, resolve_model
+from lmia.resolve import resolve_model
 from lmia.specs import RequestError
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
@@ -89,7 +90,7 @@ def test_loading_by_name_puts_an_adapter_over_its_base(folder, model, tmp_path):
     made = overlay(resolve_model(str(adapter)), None, tmp_path)
     found = load(str(adapter), base=str(folder), device="cpu")
     assert equal(outputs(found), outputs(load_model([folder, made]))) == PARTS
-    with pytest.raises(RequestError, match=r"base = None: model .*adapter"):
+    with pytest.raises(RequestError, match=r"model = .*adapter; name the model it belongs to"):
         load(str(adapter))
     whole = load(str(folder), device="cpu")
     assert equal(outputs(whole), outputs(model)) == PARTS and whole.layers == (str(folder),)
