@@ -1,16 +1,17 @@
 """Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from lmia.embedded import EMBEDDED, embedded
 from lmia.embedded.lists import read_lists
 from lmia.embedded.testing import random_model
 from lmia.models import forms
 from lmia.models.checkpoint import convert
+from lmia.models.families.sd import native_size
 from lmia.models.files import (
     HUB_ID,
     HUB_NAME,
@@ -59,15 +60,18 @@ class ExternalModel:
             return embedded(self.reference)
         return resolve_layers([self.reference])[0]
 
-    def known_identities(self, kind: str, data: Any) -> frozenset[str]:
-        """Persons of a data source whose pictures the model was trained on, as far as it has lists."""
-        if self.reference not in EMBEDDED or kind != "population":
-            return frozenset()
-        return _known(self.reference, getattr(data, "seed", 0))
+    def native_size(self) -> int:
+        """The picture side in pixels that a pipeline was made for, from its configuration files."""
+        with tempfile.TemporaryDirectory(prefix="lmia-size-") as scratch:
+            return native_size(self.folder(Path(scratch)))
+
+    def known_identities(self, kind: str) -> frozenset[str]:
+        """Persons of a kind of data source whose pictures the model was trained on, as far as it has lists."""
+        return _known(self.reference) if self.reference in EMBEDDED and kind == "population" else frozenset()
 
 
 @cache
-def _known(name: str, seed: int) -> frozenset[str]:
+def _known(name: str) -> frozenset[str]:
     lists = read_lists(embedded(name))
     return frozenset(row["identity"] for key in TRAINED_LISTS for row in lists.get(key, ()))
 

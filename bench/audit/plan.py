@@ -16,6 +16,7 @@ from lmia.attacks import ATTACKS
 from lmia.data.captions import generic_prompt
 from lmia.data.parts import assign
 from lmia.data.sources.imagefolder import ImageFolder
+from lmia.resolve import resolve_base, resolve_model
 from lmia.specs import RequestError, Spec
 
 FALLBACK = "tiny"
@@ -126,9 +127,7 @@ class _Planner:
     def base(self) -> Artifact | None:
         if self.audit.base is None:
             return None
-        from lmia.models.given import resolve_given
-
-        given = resolve_given(self.audit.base)
+        given = resolve_model(self.audit.base)
         if given.form != "pipeline":
             raise RequestError(
                 f"base = {self.audit.base!r}: this is {_a(given.form)}; a base is a whole model, a diffusers folder or "
@@ -140,9 +139,7 @@ class _Planner:
     def model(self) -> Artifact | None:
         if self.audit.model is None:
             return None
-        from lmia.models.given import resolve_given
-
-        given = resolve_given(self.audit.model)
+        given = resolve_model(self.audit.model)
         if given.needs_base and self.base is None:
             raise RequestError(
                 f"model = {self.audit.model!r}: this is {_a(given.form)}; name the model that it belongs to with --base"
@@ -156,8 +153,6 @@ class _Planner:
             return self.base
         if self.model is not None:
             return self.model
-        from lmia.models.base import resolve_base
-
         return given_model(resolve_base(FALLBACK))
 
     @cached_property

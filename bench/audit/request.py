@@ -1,6 +1,5 @@
 """What an audit is asked: the model, the two sets of pictures and what else there is; checked before any work."""
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from lmia.attacks import ATTACKS
 from lmia.data.sources.imagefolder import ImageFolder, ImageFolderSpec
+from lmia.resolve import resolve_model
 from lmia.specs import RequestError, Spec, UnknownName
 
 MEMBERS, NONMEMBERS = "members", "non-members"
@@ -139,25 +139,12 @@ def spec_of_attack(name: str, settings: dict[str, Any]) -> Any:
 
 def picture_size(audit: Audit) -> int:
     """The picture side that the model (else its base) was made for."""
-    from lmia.models.given import resolve_given
-
     for reference in (audit.model, audit.base):
         if reference is not None:
-            given = resolve_given(reference)
-            if given.form == "pipeline":
-                return _own_size(given.reference)
+            model = resolve_model(reference)
+            if model.form == "pipeline":
+                return model.native_size()
     return WITHOUT_MODEL_PX
-
-
-def _own_size(reference: str) -> int:
-    import tempfile
-
-    from lmia.models.base import resolve_base
-
-    with tempfile.TemporaryDirectory(prefix="lmia-audit-") as scratch:
-        folder = resolve_base(reference).folder(Path(scratch))
-        unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
-    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def interleaved(lists: Iterable[list[str]]) -> list[str]:

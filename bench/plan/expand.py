@@ -42,7 +42,7 @@ from lmia.attacks import ATTACKS, Attack
 from lmia.data.captions import class_prompt
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
-from lmia.models.base import resolve_base
+from lmia.resolve import resolve_base
 from lmia.specs import RequestError, Spec
 
 HALVES = ("A", "B")
@@ -96,7 +96,7 @@ class _Question:
         photos = self.settings.trained_photos + self.settings.held_photos
 
         def split() -> dict[str, list[str]]:
-            known = base.known_identities(kind, spec)
+            known = base.known_identities(kind)
             names = [name for name in SOURCES.get(kind).identities(spec, source) if name not in known]
             enough = {name for name in names if SOURCES.get(kind).photos(spec, source, name) >= photos}
             if len(enough) < len(names):

@@ -53,10 +53,10 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
 
 
 def _take_over(ref: Ref, bench: Workbench) -> None:
-    from lmia.models.given import Given, overlay_files
+    from lmia.resolve import ExternalModel, overlay_files
 
     spec = BaseSpec(**ref.spec)
-    given = Given(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
+    given = ExternalModel(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
     base = bench.layers(ref.inputs["base"])[0] if "base" in ref.inputs else None
     with tempfile.TemporaryDirectory(prefix="lmia-base-") as scratch:
         bench.store.put_slice(ref, 0, overlay_files(given, base, Path(scratch)), facts={"trained_on": None})

@@ -7,8 +7,6 @@ import torch
 from compare import PARTS, equal, outputs, overlay
 from ldm import unet_keys, write
 
-from lmia.embedded import embedded
-from lmia.models.families.sd import native_size
 from lmia.models.files import files_of
 from lmia.models.load import load_model
 from lmia.models.lora import LORA_WEIGHTS
@@ -42,8 +40,16 @@ def test_resolving_needs_no_torch(folder, tmp_path):
 
 
 def test_the_picture_size_is_read_from_the_configuration(folder, model):
-    assert native_size(folder) == model.size == 32
-    assert native_size(embedded("tiny")) == 64
+    assert resolve_base(str(folder)).native_size() == model.size == 32
+    assert resolve_model("tiny").native_size() == 64
+
+
+def test_people_that_a_base_knows():
+    known = resolve_base("tiny").known_identities("population")
+    assert len(known) > 3000
+    assert not resolve_base("tiny").known_identities("folder") and not resolve_base("random").known_identities(
+        "population"
+    )
 
 
 @pytest.mark.parametrize("end", [".bin", ".pt", ".pth", ".pkl", ".ckpt"])
