@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from bench.artifacts.artifact import Artifact, walk
 from bench.axes import not_applicable
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
-from bench.driver import Driver, Observer, Outcome, plan_jobs, revision
+from bench.driver import Driver, Observer, Outcome, revision
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.leaderboard.side import Curve, ModelRef, Side
-from bench.plan.graph import survey
+from bench.plan.expand import rows_of
 from bench.store import Entry, Store
 from bench.workbench import Runtime
+from lmia.data.sources import SOURCES
 from lmia.specs import RequestError
 
 
@@ -40,13 +40,9 @@ def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None
     Raises:
         RequestError: the data cannot answer the benchmark's questions.
     """
-    from lmia.data.sources import SOURCES
-
     kind, data = benchmark.data_source()
     for line in SOURCES.get(kind).check(data):
         tell(line)
-    from bench.plan.expand import rows_of
-
     asked, found = cells(benchmark), dict[str, Question]()
     for cell, row in zip(asked, rows_of(asked, tell), strict=True):
         found.setdefault(row.address, Question(cell, row))
@@ -219,67 +215,6 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + key] = item if isinstance(item, str | int | float | bool | None) else json.dumps(item)
     return found
-
-
-@dataclass(frozen=True)
-class PlanLine:
-    """One kind of artifact in a plan.
-
-    Attributes:
-        kind: what.
-        naive: how many a script per cell would make.
-        unique: how many are asked for, each once.
-        there: how many are there.
-        jobs: jobs that make the missing ones.
-        naive_work: work of a script per cell, in picture passes.
-        work: work of this plan.
-    """
-
-    kind: str
-    naive: int
-    unique: int
-    there: int
-    jobs: int
-    naive_work: float
-    work: float
-
-
-def plan(asked: list[Question], store: Store) -> tuple[list[PlanLine], dict[str, int]]:
-    """What the rows need, what is shared and what is there; makes nothing.
-
-    Returns:
-        A line per kind of artifact, and U-Net evaluations of all scoring from scratch: "asked" for by each attack
-        alone, and "shared", what their common passes spend.
-    """
-    rows = [q.row for q in asked]
-    unique = list(walk(rows))
-    state = survey(rows, store)
-    todo = plan_jobs(state.needed, None)
-    naive: dict[str, int] = defaultdict(int)
-    naive_work: dict[str, float] = defaultdict(float)
-    for row in rows:
-        own = list(walk([row]))
-        for artifact in own:
-            naive[artifact.kind] += 1
-        for job in plan_jobs(own, None):
-            naive_work[job.stage.rsplit(".", 1)[-1]] += job.work
-    lines = []
-    for kind in ("pictures", "model", "attack", "scores", "row"):
-        mine = [a for a in unique if a.kind == kind]
-        jobs = [job for job in todo if job.stage.endswith(f".{kind}")]
-        lines.append(
-            PlanLine(
-                kind=kind,
-                naive=naive[kind],
-                unique=len(mine),
-                there=sum(a.address in state.done for a in mine),
-                jobs=len(jobs),
-                naive_work=naive_work[kind],
-                work=sum(job.work for job in jobs),
-            )
-        )
-    scoring = [job.payload["nfe"] for job in plan_jobs(unique, None) if "nfe" in job.payload]
-    return lines, {name: sum(nfe[name] for nfe in scoring) for name in ("asked", "shared")}
 
 
 def write_leaderboard(name: str, store: Store) -> Path | None:

@@ -3,25 +3,28 @@
 import json
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from bench import attempts, campaign
 from bench.benchmark import Benchmark
 from bench.cells import cells, load
 from bench.config import preset_names
+from bench.forecast import forecast
 from bench.store import Store
 
 
 def plan(benchmark: Benchmark, store: Store, tell: Any, *, as_json: bool = False) -> str:
     """Cells, jobs and artifacts of a benchmark: asked for, unique, already there. Makes nothing."""
     asked = campaign.questions(benchmark, tell)
-    lines, nfe = campaign.plan(asked, store)
+    found = forecast([q.row for q in asked], store)
+    alone, shared = found.evaluations_asked, found.evaluations_shared
     if as_json:
         value = {
             "name": benchmark.name,
             "cells": [{"cell": q.row.address, "role": q.cell.role, "title": q.cell.title} for q in asked],
-            "artifacts": [line.__dict__ for line in lines],
-            "scoring_evaluations": nfe,
+            "artifacts": [asdict(line) for line in found.kinds],
+            "scoring_evaluations": {"asked": alone, "shared": shared},
         }
         return json.dumps(value, indent=1)
     roles = Counter(q.cell.role for q in asked)
@@ -33,16 +36,16 @@ def plan(benchmark: Benchmark, store: Store, tell: Any, *, as_json: bool = False
         f"  {'artifacts':10s}{'a script per cell':>19s}{'each once':>11s}{'there':>9s}{'jobs':>9s}"
         f"{'work, per cell':>16s}{'work left':>14s}",
     ]
-    for line in lines:
+    for line in found.kinds:
         text.append(
             f"  {line.kind:10s}{line.naive:19,d}{line.unique:11,d}{line.there:9,d}{line.jobs:9,d}"
             f"{line.naive_work:16,.0f}{line.work:14,.0f}"
         )
     text += ["", "  work is in picture passes through the model at work (fine-tuned, sampled, trained or scored with)"]
-    if nfe["asked"] > nfe["shared"]:
+    if alone > shared:
         text.append(
-            f"  scoring: {nfe['asked']:,d} U-Net evaluations asked for, {nfe['shared']:,d} spent, since attacks on the "
-            f"same pictures share them ({nfe['asked'] / nfe['shared']:.1f} times fewer)"
+            f"  scoring: {alone:,d} U-Net evaluations asked for, {shared:,d} spent, since attacks on the "
+            f"same pictures share them ({alone / shared:.1f} times fewer)"
         )
     return "\n".join(text)
 

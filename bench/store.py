@@ -107,8 +107,8 @@ class Ref:
         return f"parts/{self.kind}-{self.address}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a job's payload."""
-        return asdict(self)
+        """Plain values, for a job's payload; the spec is not copied."""
+        return {**vars(self), "inputs": {name: dict(vars(ref)) for name, ref in self.inputs.items()}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Ref":

@@ -87,8 +87,9 @@ def test_a_suite_is_completed_by_the_default():
 
 def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions():
     from bench.artifacts.artifact import walk
-    from bench.campaign import plan, questions
+    from bench.campaign import questions
     from bench.driver import plan_jobs
+    from bench.forecast import forecast
     from bench.store import Store
 
     grid = "grid=[{name: x, axes: {attack: [gsa1, gsa2, clid, loss, pia], captions: [caption, class]}}]"
@@ -96,5 +97,6 @@ def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions
     jobs = [job for job in plan_jobs(walk(q.row for q in asked), None) if job.stage.endswith(".attack")]
     fits = {str(job.payload["refs"][0]["spec"]["captions"]): len(job.artifacts) for job in jobs}
     assert fits == {"None": 3, "class": 3}, "one job per kind of captions, each fits all three"
-    _, nfe = plan(asked, Store("memory://nothing"))
-    assert nfe["asked"] > nfe["shared"] > 0
+    found = forecast([q.row for q in asked], Store("memory://nothing"))
+    assert found.evaluations_asked > found.evaluations_shared > 0
+    assert all(line.naive >= line.unique > line.there == 0 < line.jobs for line in found.kinds)
