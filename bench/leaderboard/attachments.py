@@ -1,4 +1,4 @@
-"""Side material: what is shown beside a row but is no part of it."""
+"""What is shown beside a row but is no part of it: curves, a sample sheet, what the attack was given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,10 +23,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Optional company of a row.
+class Attachments:
+    """What is shown beside a row, all of it optional.
 
-    Args of note: `sheet` is a PNG (bytes, or the path of one) of pictures drawn by the row's target; `access` and
+    `sheet` is a PNG (bytes, or the path of one) of pictures drawn by the row's target; `access` and
     `shadow` say what the attack was given (for the tracks): access as the attack declares it, shadow in words such
     as "none", "another source", "same source".
     """
