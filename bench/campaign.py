@@ -14,9 +14,9 @@ from bench.axes import not_applicable
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
 from bench.driver import Driver, Observer, Outcome, revision
+from bench.leaderboard.attachments import Attachments, Curve, ModelRef
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
-from bench.leaderboard.side import Curve, ModelRef, Side
 from bench.plan.expand import rows_of
 from bench.store import Entry, Store
 from bench.workbench import Runtime
@@ -117,8 +117,8 @@ def named(name: str | None, store: Store) -> str:
     return names[0]
 
 
-def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campaign]:
-    """Rows of a campaign from the store alone, with what is shown beside them; failed cells as failed rows.
+def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Attachments], Campaign]:
+    """Rows of a campaign from the store alone, with what is shown beside them; cells not made as failed or waiting.
 
     Raises:
         RequestError: no such campaign on this store.
@@ -127,15 +127,15 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campai
         known = ", ".join(campaign_names(store)) or "none"
         raise RequestError(f"no campaign {name!r} on the store {store.uri} (there: {known}); `lmia run {name}` first")
     asked = store.read_json(f"campaigns/{name}.json")
-    index, rows, sides = store.index(), [], {}
+    index, rows, attachments = store.index(), [], {}
     for cell in asked["cells"]:
         entries = index.get(cell["cell"])
         if entries:
-            row, side = _read(store, entries[-1], cell)
+            row, beside = _read(store, entries[-1], cell)
         else:
-            row, side = _failed(cell, asked["failed"].get(cell["cell"], "not made yet")), Side()
+            row, beside = _unmade(cell, asked["failed"].get(cell["cell"])), Attachments()
         rows.append(row)
-        sides[row.cell] = side
+        attachments[row.cell] = beside
     campaign = Campaign(
         name=asked["name"],
         title=asked["title"],
@@ -144,10 +144,10 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Side], Campai
         cells=frozenset(cell["cell"] for cell in asked["cells"]),
         suite=tuple(asked.get("suite", ())) or None,
     )
-    return rows, sides, campaign
+    return rows, attachments, campaign
 
 
-def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Side]:
+def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Attachments]:
     manifest = store.manifest(entry.key)
     row = Row.from_json(store.part(manifest, "row.json"))
     curves = tuple(Curve(**curve) for curve in json.loads(store.part(manifest, "curves.json")))
@@ -157,7 +157,7 @@ def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Side]:
     drawn = (
         f"{axes.source}{mark}, {axes.epochs} epochs; guidance {axes.guidance}, {axes.prompt} prompt, {axes.steps} steps"
     )
-    return row, Side(
+    return row, Attachments(
         curves=curves,
         sheet=sheet,
         sheet_title=f"drawn by the target ({drawn})" if sheet else None,
@@ -166,15 +166,16 @@ def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Side]:
     )
 
 
-def _failed(cell: dict[str, Any], why: str) -> Row:
+def _unmade(cell: dict[str, Any], why: str | None) -> Row:
+    """A failed row where it is known why the cell has none, else a waiting one."""
     return Row(
         cell=cell["cell"],
         axes=cell["axes"],
         estimand=cell["estimand"],
         role=cell["role"],
-        status="failed",
+        status="failed" if why else "waiting",
         flags=cell["flags"],
-        reason=why,
+        reason=why or "not made yet",
         provenance={"evidence": cell["evidence"]},
     )
 
@@ -221,13 +222,13 @@ def write_leaderboard(name: str, store: Store) -> Path | None:
     """The campaign's HTML leaderboard beside the store (or in it, where the store is remote)."""
     from bench.leaderboard.render import render
 
-    rows, sides, campaign = answers(name, store)
+    rows, attachments, campaign = answers(name, store)
     if store.local:
         out = Path(store.root) / "leaderboards" / f"{name}.html"
         out.parent.mkdir(parents=True, exist_ok=True)
-        render(rows, sides, campaign, "html", out)
+        render(rows, attachments, campaign, "html", out)
         return out
-    store.write(f"leaderboards/{name}.html", str(render(rows, sides, campaign, "html", None)).encode())
+    store.write(f"leaderboards/{name}.html", str(render(rows, attachments, campaign, "html", None)).encode())
     return None
 
 

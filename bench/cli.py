@@ -148,7 +148,7 @@ def leaderboard(
     *,
     store: Store = api.STORE,
     format: Annotated[
-        Literal["table", "json", "csv", "md", "html", "figures"], Parameter(help="how it is rendered")
+        Literal["table", "json", "csv", "md", "latex", "html", "figures"], Parameter(help="how it is rendered")
     ] = "table",
     out: Annotated[Path | None, Parameter(help="file (figures: folder) to write")] = None,
 ) -> None:
@@ -167,9 +167,9 @@ def _rendered(name: str | None, store: str, form: str, out: Path | None = None) 
     name = campaign.named(name, where)
     if out is None and form == "figures":
         raise RequestError("--format figures needs --out FOLDER")
-    rows, sides, about = campaign.answers(name, where)
+    rows, attachments, about = campaign.answers(name, where)
     width = shutil.get_terminal_size((160, 40)).columns
-    done = render(rows, sides, about, form, out, width=max(120, width), color=sys.stdout.isatty())
+    done = render(rows, attachments, about, form, out, width=max(120, width), color=sys.stdout.isatty())
     return done if isinstance(done, str) else "".join(f"{path}\n" for path in done)
 
 

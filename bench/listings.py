@@ -57,7 +57,8 @@ def status(store: Store, *, as_json: bool = False) -> str:
         return json.dumps(found, indent=1)
     lines = [f"store {store.uri}"]
     for name, counted in found["campaigns"].items():
-        lines.append(f"{name}: {counted['done']} of {counted['rows']} rows done")
+        waiting = f", {counted['waiting']} waiting" if counted["waiting"] else ""
+        lines.append(f"{name}: {counted['done']} of {counted['rows']} rows done{waiting}")
         lines += [f"  failed: {cell}: {why}" for cell, why in counted["failed"].items()]
     lines += [f"running (or killed) for {j['seconds']} s on {j['node']}: {j['title']}" for j in found["running"]]
     lines += [f"failing: {j['title']}: {j['reason']}" for j in found["failing"]]
@@ -68,16 +69,19 @@ def status(store: Store, *, as_json: bool = False) -> str:
 
 
 def _status(store: Store) -> dict[str, Any]:
-    """Campaigns with their rows done and failed, and jobs that are running, failing or given up, as JSON values."""
+    """Rows of campaigns (done, waiting, failed) and jobs that are running, failing or given up, as JSON values."""
     there = set(store.index())
     campaigns = {}
     for name in campaign.campaign_names(store):
         record = store.read_json(f"campaigns/{name}.json")
         addresses = [cell["cell"] for cell in record["cells"]]
+        done = sum(cell in there for cell in addresses)
+        failed = {cell: why for cell, why in record["failed"].items() if cell not in there}
         campaigns[name] = {
             "rows": len(addresses),
-            "done": sum(cell in there for cell in addresses),
-            "failed": {cell: why for cell, why in record["failed"].items() if cell not in there},
+            "done": done,
+            "waiting": len(addresses) - done - len(failed),
+            "failed": failed,
         }
     running, failing, given_up = [], [], []
     for job in store.names("attempts"):

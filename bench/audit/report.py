@@ -11,8 +11,8 @@ import numpy as np
 
 from bench.audit.request import MEMBERS
 from bench.audit.result import Result
-from bench.leaderboard import words
-from bench.leaderboard.side import Curve
+from bench.leaderboard import formats
+from bench.leaderboard.attachments import Curve
 from lmia.attacks import ATTACKS
 from lmia.metrics.estimates import Estimate
 from lmia.metrics.low_fpr import LowFpr
@@ -126,7 +126,7 @@ def _sentences(result: Result) -> list[str]:
     p = min((f.p_adjusted for f in verdict.findings if f.p_adjusted is not None), default=None)
     texts = []
     if verdict.outcome == "leak":
-        p_value = words.p_text(best.p_adjusted)
+        p_value = formats.p_text(best.p_adjusted)
         p_value = p_value if p_value.startswith("<") else f"= {p_value}"
         texts.append(
             f"Set level: p {p_value}: this rarely would people exchanged at random between the two sets look as "
@@ -140,8 +140,8 @@ def _sentences(result: Result) -> list[str]:
             )
         return texts
     texts.append(
-        f"Set level: the smallest p over {len(verdict.findings)} attacks is {words.p_text(p)} (people permuted between "
-        "the two sets, adjusted for the number of attacks)."
+        f"Set level: the smallest p over {len(verdict.findings)} attacks is {formats.p_text(p)} (people permuted "
+        "between the two sets, adjusted for the number of attacks)."
     )
     texts.append(_detectable(verdict.mde))
     texts.append(f"Picture level: not reliable; {_rate_sentence(best, result.plan.audit.picture_fpr)}.")
@@ -152,13 +152,13 @@ def _detectable(mde: float | None) -> str:
     if mde is None or mde >= 0.5:
         return (
             "What would have been found: nothing for certain. With this few people and this many attacks even a "
-            f"perfect attack need not be credited (minimum detectable effect {words.number(mde)}; .5 is the most there "
-            "is). Give more people."
+            f"perfect attack need not be credited (minimum detectable effect {formats.number(mde)}; .5 is the most "
+            "there is). Give more people."
         )
     return (
         f"What would have been found: with this many people, an attack that reaches an AUC of about "
-        f"{words.number(0.5 + mde)} (.5 is guessing, 1 is certainty; minimum detectable effect {words.number(mde)}). A "
-        "weaker trace, or one that these attacks cannot see, remains possible."
+        f"{formats.number(0.5 + mde)} (.5 is guessing, 1 is certainty; minimum detectable effect "
+        f"{formats.number(mde)}). A weaker trace, or one that these attacks cannot see, remains possible."
     )
 
 
@@ -173,10 +173,10 @@ def _rate_sentence(finding: Finding, fpr: float) -> str:
         return (
             f"there are too few non-members to say how many members are found at {fpr:.3g} false accusations ({rate})"
         )
-    ci = words.interval(tuple(rate.ci)) if rate.ci else ""  # type: ignore[arg-type]
+    ci = formats.interval(tuple(rate.ci)) if rate.ci else ""  # type: ignore[arg-type]
     return (
         f"while at most {fpr:.1%} of non-members are accused, {_name(finding.attack)} finds "
-        f"{words.number(rate.tpr)} {ci} of the members ({rate.false_positives} false accusations)"
+        f"{formats.number(rate.tpr)} {ci} of the members ({rate.false_positives} false accusations)"
     )
 
 
@@ -223,12 +223,12 @@ def _row(result: Result, finding: Finding) -> dict[str, Any]:
         "found": finding.found,
         "auc": _interval(controls.auc),
         "base": _interval(controls.base_auc),
-        "limit": words.number(finding.limit, signed=True) if finding.limit is not None else words.MISSING,
+        "limit": formats.number(finding.limit, signed=True) if finding.limit is not None else formats.MISSING,
         "against": finding.against if finding.limit is not None else "",
-        "p": words.MISSING if undetermined else words.p_text(finding.p_adjusted),
-        "tpr": words.number(rate.tpr) if isinstance(rate, LowFpr) else words.MISSING,
+        "p": formats.MISSING if undetermined else formats.p_text(finding.p_adjusted),
+        "tpr": formats.number(rate.tpr) if isinstance(rate, LowFpr) else formats.MISSING,
         "why_no_tpr": "" if isinstance(rate, LowFpr) else rate,
-        "nfe": words.amount(result.costs[finding.attack]),
+        "nfe": formats.amount(result.costs[finding.attack]),
     }
 
 
@@ -266,7 +266,7 @@ def _settings(result: Result) -> list[tuple[str, str]]:
 
 def _interval(estimate: Estimate) -> str:
     ci = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return words.with_interval(estimate.value, ci)
+    return formats.with_interval(estimate.value, ci)
 
 
 def _name(attack: str) -> str:
@@ -282,10 +282,10 @@ def _sentence(text: str) -> str:
 
 
 def _roc(result: Result) -> bytes:
-    from bench.leaderboard.figures import roc_figure
+    from bench.leaderboard.roc import roc_figure
 
     shown = [(f, result.evidence[f.attack]) for f in result.verdict.findings[:3]]
-    lines = [(_curve(one.target), f"{_name(f.attack)}, AUC {words.number(f.controls.auc.value)}") for f, one in shown]
+    lines = [(_curve(one.target), f"{_name(f.attack)}, AUC {formats.number(f.controls.auc.value)}") for f, one in shown]
     first, one = shown[0]
     if one.base is not None:
         lines.append((_curve(one.base), f"model before tuning, {_name(first.attack)}"))

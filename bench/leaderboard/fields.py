@@ -52,7 +52,9 @@ def fields(entries: Sequence[Entry]) -> list[Field]:
         Field("p_value", "p", "number", lambda e: e.p_value, "p_value"),
         Field("p_adjusted", "p, Holm", "number", lambda e: e.p_adjusted, "p_adjusted"),
         Field("bound", "lower bound", "number", lambda e: e.bound, "delta_bound"),
-        Field("reported_auc", "reported AUC", "number", lambda e: e.reported and e.reported.auc, "reported_auc"),
+        Field(
+            "reported_auc", "reported AUC", "number", lambda e: e.reported.auc if e.reported else None, "reported_auc"
+        ),
         *(Field(key, _COST_TITLES.get(key, key), "cost", _of_cost(key), f"cost/{key}") for key in Cost.model_fields),
         Field("evidence", "evidence", "origin", lambda e: e.row.provenance.evidence),
         Field("revision", "revision", "origin", lambda e: e.row.provenance.revision),
@@ -155,8 +157,8 @@ def _metric(metric: str) -> Callable[[Entry], Scalar]:
 
 
 def _of_measured(key: str) -> Iterable[Field]:
-    """A number of `measured` as a field, an interval as two; rates and metrics have fields of their own."""
-    if key in ("tpr_at_fpr", "metrics"):
+    """A number of `measured` as a field, an interval as two; what holds several has fields of its own, or none."""
+    if key in ("tpr_at_fpr", "metrics", "estimates"):
         return
 
     def end(index: int) -> Callable[[Entry], Any]:

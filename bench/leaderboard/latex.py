@@ -61,7 +61,7 @@ def _lines(table: Table, board: Board, usual: str) -> list[str]:
         r"\endhead",
         r"\bottomrule",
         r"\endfoot",
-        *(" & ".join(_number(str(c.value(line))) for c in columns) + r" \\" for line in table.lines),
+        *(" & ".join(_number(c.text(line)) for c in columns) + r" \\" for line in table.lines),
         r"\end{longtable}",
         r"\endgroup",
     ]

@@ -29,7 +29,7 @@ def _lines(table: Table) -> list[str]:
     columns = table.shown("text")
     lines = ["| " + " | ".join(column.title for column in columns) + " |"]
     lines += ["|" + "".join("---|" if column.kind == "text" else "---:|" for column in columns)]
-    lines += ["| " + " | ".join(_escaped(str(c.value(line))) for c in columns) + " |" for line in table.lines]
+    lines += ["| " + " | ".join(_escaped(c.text(line)) for c in columns) + " |" for line in table.lines]
     return lines
 
 

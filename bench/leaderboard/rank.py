@@ -14,19 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from bench.axes import AXES, ENTRANT_AXES, TARGET_AXES
+from bench.leaderboard.attachments import Attachments
 from bench.leaderboard.row import Row, reasons_of, why_null
-from bench.leaderboard.side import Side
 from lmia.metrics.multiplicity import holm, suite_interval, suite_lower_bound
 
 ALPHA = 0.05
 
 
-Section = Literal["ranked", "cross", "planted", "control", "other", "apart"]
+Section = Literal["ranked", "cross", "planted", "control", "other", "apart", "waiting"]
 Key = tuple[Any, ...]
 
 
@@ -67,7 +67,7 @@ class Entry:
 
     Attributes:
         row: the row, untouched.
-        side: its side material.
+        attachments: what is shown beside it.
         section: where it is listed.
         rank: 1 is the strongest leak; None if the row is not ranked.
         why_unranked: what keeps it out of the ranks; None for a ranked row.
@@ -78,7 +78,7 @@ class Entry:
     """
 
     row: Row
-    side: Side
+    attachments: Attachments
     section: Section
     rank: int | None = None
     why_unranked: str | None = None
@@ -147,16 +147,18 @@ class Board:
         return [axis for axis in AXES if len(values[axis]) > 1]
 
 
-def join(rows: Iterable[Row], sides: Mapping[str, Side] | None = None, campaign: Campaign | None = None) -> Board:
+def join(
+    rows: Iterable[Row], attachments: Mapping[str, Attachments] | None = None, campaign: Campaign | None = None
+) -> Board:
     """Joins rows with what depends on the campaign.
 
     Args:
         rows: rows; those outside of `campaign.cells` are left out.
-        sides: side material by cell.
+        attachments: what is shown beside them, by cell.
         campaign: what they are shown in.
     """
     campaign = campaign or Campaign("all")
-    sides = sides or {}
+    attachments = attachments or {}
     kept = [row for row in rows if campaign.cells is None or row.cell in campaign.cells]
     repeated = [cell for cell, count in Counter(row.cell for row in kept).items() if count > 1]
     if repeated:
@@ -170,7 +172,7 @@ def join(rows: Iterable[Row], sides: Mapping[str, Side] | None = None, campaign:
     entries = [
         Entry(
             row=row,
-            side=sides.get(row.cell, Side()),
+            attachments=attachments.get(row.cell, Attachments()),
             section=section_of(row),
             rank=ranks.get(row.cell),
             why_unranked=why_unranked(row),
@@ -188,6 +190,8 @@ def join(rows: Iterable[Row], sides: Mapping[str, Side] | None = None, campaign:
 
 def section_of(row: Row) -> Section:
     """Where a row is listed; only "ranked" rows have a rank."""
+    if row.status == "waiting":
+        return "waiting"
     if row.status != "ok" or row.confounded:
         return "apart"
     if row.role == "planted":
@@ -202,6 +206,7 @@ def section_of(row: Row) -> Section:
 
 
 _APART = {
+    "waiting": "not made yet",
     "cross": "members against another source: style and membership cannot be told apart",
     "planted": "planted to be found (few people, many epochs)",
     "control": "shown for comparison",
@@ -282,7 +287,7 @@ def track_of(entry: Entry) -> tuple[str, str, str]:
     """(access, captions, shadow data): what the attack is given; access and shadow data as the row's question says."""
     captions = entry.row.axes.captions
     captions = "none" if captions is None else str(captions)
-    return entry.side.access or "access not stated", captions, entry.side.shadow or "none"
+    return entry.attachments.access or "access not stated", captions, entry.attachments.shadow or "none"
 
 
 def target_key(row: Row) -> Key:
@@ -331,13 +336,13 @@ def _suite(entries: Sequence[Entry], campaign: Campaign) -> list[Key]:
     return sorted(set.intersection(*targets.values()), key=str)
 
 
-_SECTIONS = ("ranked", "cross", "planted", "control", "other", "apart")
+_SECTIONS = get_args(Section)
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:
     strength = entry.row.measured.auc if entry.section == "cross" else entry.row.measured.delta_auc
     place = entry.rank or 0
-    severity = ("failed", "undersized", "ok").index(entry.row.status)
+    severity = ("failed", "undersized", "waiting", "ok").index(entry.row.status)
     return _SECTIONS.index(entry.section), place, -severity, -_or_low(strength), entry.row.cell
 
 

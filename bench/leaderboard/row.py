@@ -18,7 +18,8 @@ from lmia.specs import RequestError, explain
 
 Level = Literal["picture", "identity", "set"]
 Role = Literal["ranked", "reference", "control", "planted"]
-Status = Literal["ok", "failed", "undersized"]
+Status = Literal["ok", "failed", "undersized", "waiting"]
+"""`waiting`: asked for and not made yet; such rows are shown, never stored."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]

@@ -1,19 +1,21 @@
 """Every table of a leaderboard, defined once: terminal, Markdown, LaTeX, page and picture walk these columns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bench.axes import AXES, ENTRANT_AXES
 from bench.leaderboard import texts
 from bench.leaderboard.findings import Verdict, left, verdict
-from bench.leaderboard.formats import MISSING, amount, digits_for, interval, name, number, p_text, percent
+from bench.leaderboard.formats import MISSING, amount, axis_text, digits_for, interval, name, number, p_text, percent
 from bench.leaderboard.rank import AttackEntry, Board, Entry, Section
 from bench.leaderboard.row import Interval, Row, why_null
 from bench.leaderboard.settings import Pair, Usual, as_line
 
 Place = Literal["picture", "text", "page"]
 """Where a table is shown, by the room that there is: a picture, text (terminal, Markdown, LaTeX), the page."""
+
+USUAL = "the usual one"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Column:
         kind: how it is set.
         needs: the least room in which it is shown.
         rising: whether the smallest is the most interesting.
+        brief: whether text leaves out what stands beside the value.
     """
 
     key: str
@@ -83,6 +86,12 @@ class Column:
     kind: Literal["number", "text", "plot"] = "number"
     needs: Place = "text"
     rising: bool = False
+    brief: bool = False
+
+    def text(self, line: Any) -> str:
+        """What text forms say of a line."""
+        cell = self.value(line)
+        return cell.text if self.brief else str(cell)
 
 
 @dataclass(frozen=True)
@@ -127,16 +136,17 @@ def attack_table(board: Board) -> Table | None:
     """The attacks over the suite of targets, by track; None if there are none."""
     if not board.attacks:
         return None
+    usual = Usual(board)
     columns = [
         Column("rank", "#", lambda a: Cell(MISSING if a.rank is None else str(a.rank), value=a.rank), rising=True),
-        *(Column(k, t, lambda a, i=i: Cell(a.track[i], value=a.track[i]), kind="text") for i, (k, t) in _TRACK),
+        *(Column(key, title, _of_track(index), kind="text") for index, (key, title) in _TRACK),
         Column("attack", "attack", _attack_of_suite, kind="text"),
-        Column("setting", "setting", lambda a: _setting_of_suite(a, board), kind="text"),
+        Column("setting", "setting", lambda a: _setting_of_suite(a, usual), kind="text"),
         Column("plot", "mean Delta", _plot_of_suite, kind="plot", needs="page"),
         Column("delta", "Delta", lambda a: _ranged(a.delta, a.delta_ci, signed=True), "delta"),
         Column("bound", "lower bound", lambda a: _plain(a.bound, "no interval"), "bound"),
-        Column("targets", "targets", _coverage),
-        Column("nfe", "NFE", lambda a: _nfe(a.nfe, a.nfe_offline), "cost", rising=True),
+        Column("targets", "targets", _coverage, brief=True),
+        Column("nfe", "NFE", lambda a: _nfe(a.nfe, a.nfe_offline), "cost", rising=True, brief=True),
     ]
     return _table("attacks", "Attacks, on the same targets", texts.FOOTNOTES["suite"], columns, board.attacks)
 
@@ -146,7 +156,7 @@ def _table(key: str, title: str, note: str, columns: Sequence[Column], lines: Se
     empty = {
         column.key
         for column in columns
-        if column.kind == "number" and not any((cell := column.value(line)).value is not None for line in lines)
+        if column.kind == "number" and not any(column.value(line).value is not None for line in lines)
     }
     kept = tuple(column for column in columns if column.key not in empty)
     gone = tuple(column.title for column in columns if column.key in empty and column.key != "reported")
@@ -166,8 +176,7 @@ def _delta_columns(section: Section, entries: Sequence[Entry], usual: Usual) -> 
         *([_BOUND, _P] if ranked else []),
         Column("mde", "MDE", lambda e: _measured(e.row, "mde"), "mde", needs="picture", rising=True),
         _AUC,
-        *_rates(entries),
-        *_CONTROLS,
+        *(replace(column, needs="page") if section == "apart" else column for column in (*_rates(entries), *_CONTROLS)),
         *([_WHY] if section == "apart" else []),
     ]
 
@@ -199,9 +208,9 @@ def _who(section: Section, usual: Usual) -> list[Column]:
         tags = [texts.ESTIMANDS[row.estimand]] if section == "other" else []
         tags += [f"{row.level} level"] if row.level != "picture" else []
         tags += [row.role] if section == "control" else []
-        flags = [row.status] if row.status not in ("ok", "waiting") else []
+        flags: list[str] = [row.status] if row.status not in ("ok", "waiting") else []
         flags += [flag.replace("_", " ") for flag in row.flags]
-        text = "" if pairs else "the usual one"
+        text = "" if pairs else USUAL
         return Cell(text, value=as_line(pairs), pairs=pairs, flags=tuple(flags), tags=tuple(tags))
 
     return [
@@ -215,10 +224,15 @@ def _rates(entries: Sequence[Entry]) -> list[Column]:
     known = {rate for entry in entries for rate, found in entry.row.measured.tpr_at_fpr.items() if found is not None}
     low = [rate for rate in sorted(known, key=float, reverse=True) if float(rate) <= 0.01][:2]
     shown = low or sorted(known, key=float)[:1]
+    places: tuple[Place, ...] = ("text", "page")
     return [
-        Column(f"tpr{rate}", f"TPR at {percent(rate)} FPR", lambda e, rate=rate: _rate(e.row, rate), "tpr", "number", at)
-        for rate, at in zip(shown, ("text", "page"), strict=False)
+        Column(f"tpr{rate}", f"TPR at {percent(rate)} FPR", _at_rate(rate), "tpr", needs=place, brief=True)
+        for rate, place in zip(shown, places, strict=False)
     ]
+
+
+def _at_rate(rate: str) -> Callable[[Entry], Cell]:
+    return lambda entry: _rate(entry.row, rate)
 
 
 def _text(text: str) -> Cell:
@@ -298,18 +312,22 @@ def _plot_of_suite(attack: AttackEntry) -> Cell:
     return Cell(value=attack.delta, plot=Plot(attack.delta, attack.delta_ci, verdict=shown))
 
 
+def _of_track(index: int) -> Callable[[AttackEntry], Cell]:
+    return lambda attack: _text(attack.track[index])
+
+
 def _attack_of_suite(attack: AttackEntry) -> Cell:
     flags = (f"{attack.level} level",) if attack.level != "picture" else ()
     text = name(attack.axes["attack"])
     return Cell(text, value=text, flags=flags)
 
 
-def _setting_of_suite(attack: AttackEntry, board: Board) -> Cell:
-    """What the attack is given, beside what its track says."""
+def _setting_of_suite(attack: AttackEntry, usual: Usual) -> Cell:
+    """What the attack is given that differs from the usual, beside what its track says."""
     told = ("attack", "captions")
-    own = [axis for axis in ENTRANT_AXES if axis not in told and axis in board.varying]
-    pairs = tuple((AXES[axis].title, name(attack.axes[axis])) for axis in own if attack.axes[axis] is not None)
-    return Cell(value=as_line(pairs), pairs=pairs)
+    own = [axis for axis in ENTRANT_AXES if axis not in told and attack.axes[axis] not in (None, usual.values[axis])]
+    pairs = tuple((AXES[axis].title, axis_text(attack.axes[axis])) for axis in own)
+    return Cell("" if pairs else USUAL, value=as_line(pairs), pairs=pairs)
 
 
 def _coverage(attack: AttackEntry) -> Cell:
@@ -323,8 +341,8 @@ _P = Column("p", "p adj.", _p_value, "p", needs="picture", rising=True)
 _AUC = Column("auc", "AUC", lambda e: _measured(e.row, "auc"), "auc")
 _WHY = Column("why", "why it stands here", lambda e: _text(e.why_unranked or ""), kind="text", rising=True)
 _CONTROLS = (
-    Column("base", "base AUC", lambda e: _measured(e.row, "base_auc"), "base_auc"),
-    Column("blind", "blind AUC", lambda e: _measured(e.row, "blind_auc"), "blind_auc"),
+    Column("base", "base AUC", lambda e: _measured(e.row, "base_auc"), "base_auc", brief=True),
+    Column("blind", "blind AUC", lambda e: _measured(e.row, "blind_auc"), "blind_auc", brief=True),
     Column("reported", "reported", _reported, "reported", needs="page"),
     Column("nfe", "NFE", lambda e: _nfe(e.row.cost.nfe, e.row.cost.nfe_offline), "cost", needs="page", rising=True),
 )

@@ -7,11 +7,11 @@ from typing import Any
 
 from bench.leaderboard import findings as f
 from bench.leaderboard.formats import axis_text, name, number, with_interval
-from bench.leaderboard.rank import Board
+from bench.leaderboard.rank import Board, Section
 from bench.leaderboard.row import Row
 from bench.leaderboard.settings import Usual, as_line
 
-SECTION_TITLES = {
+SECTION_TITLES: dict[Section, str] = {
     "ranked": "Ranked: members against unseen people of the same source",
     "cross": "Not ranked: members against another source",
     "planted": "Planted: cells in which something must be found",
@@ -21,7 +21,7 @@ SECTION_TITLES = {
     "waiting": "Waiting: cells that are not made yet",
 }
 
-SECTION_NOTES = {
+SECTION_NOTES: dict[Section, str] = {
     "ranked": "The only fair comparison: same institution, same camera, same style; only membership differs. Ordered "
     "by the simultaneous lower bound of Delta, then by Delta.",
     "cross": "A high AUC here is mostly recognition of a style. Read the difference: AUC minus what unseen people of "

@@ -21,9 +21,9 @@ from typing import Any
 
 from bench import campaign
 from bench.artifacts.artifact import Artifact, walk
+from bench.leaderboard.attachments import Attachments, ModelRef
 from bench.leaderboard.rank import Campaign, join
 from bench.leaderboard.row import Row
-from bench.leaderboard.side import ModelRef, Side
 from bench.store import Store
 from bench.tracking.database import Database, TrackingError, database_uri, home_of, redacted
 from bench.tracking.live import Trainings
@@ -64,7 +64,7 @@ class Tracker:
     def sync(
         self,
         rows: Iterable[Row],
-        sides: Mapping[str, Side] | None = None,
+        attachments: Mapping[str, Attachments] | None = None,
         campaign: Campaign | None = None,
         *,
         models: Iterable[ModelRef] = (),
@@ -74,12 +74,12 @@ class Tracker:
 
         Args:
             rows: the campaign's rows.
-            sides: side material by cell.
+            attachments: what is shown beside them, by cell.
             campaign: what they belong to.
             models: targets and attack models.
             html: path of the leaderboard page.
         """
-        board = join(rows, sides, campaign)
+        board = join(rows, attachments, campaign)
         page = Path(html).read_bytes() if html is not None and Path(html).is_file() else b""
         with self.database.errors("cannot write to"):
             self.trainings.flush()
@@ -180,12 +180,12 @@ class CampaignTracker:
         return self._open().result()
 
     def _sync(self, page: Path | None) -> None:
-        rows, sides, about = campaign.answers(self.name, self.store)
+        rows, attachments, about = campaign.answers(self.name, self.store)
         key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
         mark = f"{digest} {os.environ.get('MLFLOW_TRACKING_URI', '')}"
         if self.store.exists(key) and self.store.read(key).decode() == mark:
             return
-        self._opened().sync(rows, sides, about, models=campaign.models(self.asked, self.store), html=page)
+        self._opened().sync(rows, attachments, about, models=campaign.models(self.asked, self.store), html=page)
         self.store.write(key, mark.encode())
 
     def _give_up(self, error: Exception) -> None:

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.axes import AXES
-from bench.leaderboard import words
+from bench.leaderboard import fields, formats, texts
+from bench.leaderboard.attachments import ModelRef
+from bench.leaderboard.findings import left
 from bench.leaderboard.rank import Board, Entry
 from bench.leaderboard.row import Measured, why_null
-from bench.leaderboard.side import ModelRef
+from bench.leaderboard.settings import Usual, as_line
 from bench.tracking.database import Database, metric, now, redacted, short_hash, tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from bench.leaderboard.figures import RocPainter
+    from bench.leaderboard.roc import RocPainter
 
 LAYOUT = 1  # raised when what is written for a row changes, so that old runs are written again
 
@@ -80,11 +82,12 @@ def sync(database: Database, board: Board, models: list[ModelRef], page: bytes) 
     """
     to = _Campaign(database, board)
     num_new = to.write_models(models)
-    written = sum(to.write_cell(entry) for entry in board.entries)
+    made = [entry for entry in board.entries if entry.section != "waiting"]
+    written = sum(to.write_cell(entry) for entry in made)
     retired = to.retire()
     to.write_summary(page)
     database.to_disk()
-    return Synced(written, len(board.entries) - written, num_new, retired, to.parent)
+    return Synced(written, len(made) - written, num_new, retired, to.parent)
 
 
 class _Campaign:
@@ -92,6 +95,7 @@ class _Campaign:
 
     def __init__(self, database: Database, board: Board):
         self.database, self.board, self.client = database, board, database.client
+        self.usual = Usual(board)
         self.experiment = database.experiment(experiment_name(board.campaign.name), _EXPERIMENT_TAGS)
         runs = database.runs(self.experiment)
         self.known_parent = runs.get("campaign", {}).get(board.campaign.name)
@@ -103,7 +107,7 @@ class _Campaign:
     @cached_property
     def roc(self) -> "RocPainter":
         """Draws ROC curves; made once, since it brings in matplotlib."""
-        from bench.leaderboard.figures import RocPainter
+        from bench.leaderboard.roc import RocPainter
 
         return RocPainter()
 
@@ -161,7 +165,7 @@ class _Campaign:
         if tag(known, "lmia.digest") == digest:
             return False
         numbers = _numbers(entry)
-        params = [(axis, words.axis_text(value)) for axis in AXES if (value := getattr(row.axes, axis)) is not None]
+        params = [(axis, formats.axis_text(value)) for axis in AXES if (value := getattr(row.axes, axis)) is not None]
         if known is not None and not _may_stay(known, numbers, params):
             # Neither a metric nor a param can be taken back: what no longer holds must not stay on show.
             self.client.delete_run(known.info.run_id)
@@ -177,10 +181,12 @@ class _Campaign:
                 dataset=str(row.axes.query),
                 digest=curve.scores,
             )
-            for index, curve in enumerate(entry.side.curves)
+            for index, curve in enumerate(entry.attachments.curves)
             if curve.auc is not None and curve.target is not None and curve.target in self.model_ids
         ]
-        used = {a for c in entry.side.curves for a in (c.target, c.attack_model) if a is not None} & set(self.model_ids)
+        used = {a for c in entry.attachments.curves for a in (c.target, c.attack_model) if a is not None} & set(
+            self.model_ids
+        )
         if used and known is None:
             from mlflow.entities import LoggedModelInput
 
@@ -211,15 +217,15 @@ class _Campaign:
 
     def _run_name(self, entry: Entry) -> str:
         row = entry.row
-        setting = words.setting(row, words.unusual_axes(self.board, row, words.usual(self.board)))
+        setting = as_line(self.usual.differences(row))
         return f"{setting or 'usual setting'}, {row.axes.attack}, {row.axes.query}"[:250]
 
     def _write_files(self, run_id: str, entry: Entry) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "row.json").write_text(entry.row.to_json(indent=1), encoding="utf-8")
-            if entry.side.curves:
-                (Path(folder) / "roc.png").write_bytes(self.roc.png(entry.side.curves))
-            sheet = entry.side.sheet_bytes()
+            if entry.attachments.curves:
+                (Path(folder) / "roc.png").write_bytes(self.roc.png(entry.attachments.curves))
+            sheet = entry.attachments.sheet_bytes()
             if sheet is not None:
                 (Path(folder) / "sheet.png").write_bytes(sheet)
             self.client.log_artifacts(run_id, folder)
@@ -236,10 +242,11 @@ class _Campaign:
     def write_summary(self, page: bytes) -> None:
         """The parent's own description, counts and page; skipped if nothing of it has changed."""
         board = self.board
-        note = "\n\n".join(f"**{finding.title}.** {finding.text}" for finding in words.findings(board))
+        note = "\n\n".join(f"**{sentence.title}.** {sentence.text}" for sentence in texts.summary(board))
         counts = {
             "num_rows": len(board.entries),
             "num_ranked": len(board.section("ranked")),
+            "num_waiting": len(board.section("waiting")),
             "num_failed": sum(entry.row.status == "failed" for entry in board.entries),
             "num_found": sum(e.p_adjusted is not None and e.p_adjusted < 0.05 for e in board.entries),
         }
@@ -270,27 +277,8 @@ def _may_stay(known: "Run", numbers: Mapping[str, float], params: Iterable[tuple
 
 
 def _numbers(entry: Entry) -> dict[str, float]:
-    """A row's numbers as metrics: NAME, NAME_low, NAME_high; nulls left out."""
-    row, m = entry.row, entry.row.measured
-    found: dict[str, float | None] = {}
-    for field in Measured.model_fields:
-        value = getattr(m, field)
-        if field.endswith("_ci"):
-            if value is not None:
-                found |= {f"{field[:-3]}_low": value[0], f"{field[:-3]}_high": value[1]}
-        elif field not in ("tpr_at_fpr", "metrics", "estimates"):
-            found[field] = value
-    found["auc_minus_source_auc"] = words.left(row)[0]
-    for rate, tpr in m.tpr_at_fpr.items():
-        if tpr is not None:
-            found[f"tpr_at_fpr_{rate}"] = tpr.tpr
-            if tpr.ci is not None:
-                found |= {f"tpr_at_fpr_{rate}_low": tpr.ci[0], f"tpr_at_fpr_{rate}_high": tpr.ci[1]}
-    found |= {re.sub(r"[^\w\-. /]", "_", f"metrics/{name}")[:250]: value for name, value in m.metrics.items()}
-    found |= {f"cost/{name}": value for name, value in row.cost.model_dump().items()}
-    found |= {"rank": entry.rank, "p_value": entry.p_value, "p_adjusted": entry.p_adjusted, "delta_bound": entry.bound}
-    found["reported_auc"] = entry.reported.auc if entry.reported else None
-    return {name: float(value) for name, value in found.items() if value is not None}
+    """A row's numbers by their names as metrics, which MLflow restricts; nulls left out."""
+    return {re.sub(r"[^\w\-. /]", "_", name)[:250]: value for name, value in fields.metrics(entry).items()}
 
 
 def _cell_tags(entry: Entry) -> dict[str, str]:
@@ -309,8 +297,8 @@ def _cell_tags(entry: Entry) -> dict[str, str]:
         "mlflow.note.content": _note(entry),
         **{f"null.{field}": why_null(row, field) for field in nulls},
     }
-    if entry.side.access:
-        tags["access"] = entry.side.access
+    if entry.attachments.access:
+        tags["access"] = entry.attachments.access
     if row.provenance.revision:
         tags["revision"] = row.provenance.revision
     if entry.reported is not None:
@@ -322,25 +310,25 @@ def _note(entry: Entry) -> str:
     m = entry.row.measured
     lines = []
     if entry.section == "cross":
-        rest, ci = words.left(entry.row)
+        rest, ci = left(entry.row)
         lines.append(
-            f"AUC **{words.with_interval(m.auc, m.auc_ci)}**, people never seen **"
-            f"{words.with_interval(m.source_auc, m.source_auc_ci)}**: what is left is "
-            f"**{words.with_interval(rest, ci, signed=True)}**."
+            f"AUC **{formats.with_interval(m.auc, m.auc_ci)}**, people never seen **"
+            f"{formats.with_interval(m.source_auc, m.source_auc_ci)}**: what is left is "
+            f"**{formats.with_interval(rest, ci, signed=True)}**."
         )
     elif m.delta_auc is not None:
         lines.append(
-            f"Delta **{words.with_interval(m.delta_auc, m.delta_auc_ci, signed=True)}**, minimum detectable effect "
-            f"{words.number(m.mde)}."
+            f"Delta **{formats.with_interval(m.delta_auc, m.delta_auc_ci, signed=True)}**, minimum detectable effect "
+            f"{formats.number(m.mde)}."
         )
     if entry.why_unranked:
         lines.append(f"Not ranked: {entry.why_unranked}.")
-    return "\n\n".join([*lines, words.counts_text(entry.row)])
+    return "\n\n".join([*lines, formats.counts_text(entry.row)])
 
 
 def _digest(entry: Entry) -> str:
     """What a cell's run shows, so that what has not changed is not written again."""
-    side = entry.side
+    side = entry.attachments
     curves = [[c.world, list(c.fpr), list(c.tpr), c.auc, c.target, c.attack_model, c.scores] for c in side.curves]
     sheet = side.sheet_bytes()
     return short_hash(

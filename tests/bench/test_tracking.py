@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent / "leaderboard"))
 import fake_rows
 
 from bench import tracking
+from bench.leaderboard.attachments import Attachments, Curve
 from bench.leaderboard.row import Row
-from bench.leaderboard.side import Curve, Side
 from bench.tracking import Tracker, TrackingError, home_of, redacted, ui, ui_command
 from lmia.specs import RequestError
 
@@ -166,7 +166,7 @@ def test_live_curves_continue_and_never_double(synced):
 def test_odd_names_pass(synced):
     tracker, *_ = synced
     row = fake_rows.one("odd", fake_rows.HEADLINE | {"base": "it's; a 'base'"}, 0.6, metrics={"fid (10k)": 3.0})
-    side = Side(curves=(Curve("A", [0, 1], [0, 1], 0.5, "t/x:1", None, "s"),))
+    side = Attachments(curves=(Curve("A", [0, 1], [0, 1], 0.5, "t/x:1", None, "s"),))
     model = fake_rows.ModelRef("t/x:1", 'a/b: "c".5%', "target", "s3://key:secret@host/models/t", {"lr": 1e-5})
     tracker.sync([row], {"odd": side}, fake_rows.campaign("odd"), models=[model])
     assert cell_of(tracker, "odd", "odd").data.metrics["metrics/fid _10k_"] == 3.0

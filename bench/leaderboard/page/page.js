@@ -4,7 +4,7 @@
   const $ = (query, from = document) => from.querySelector(query);
   const $$ = (query, from = document) => Array.from(from.querySelectorAll(query));
   const NONE = "–";
-  const LIMIT = 60;
+  const LIMIT = data.shown;
   const titles = Object.fromEntries(data.axes.map((axis) => [axis.key, axis.title]));
   const svgNS = "http://www.w3.org/2000/svg";
 
@@ -138,33 +138,9 @@
   const pairs = (title, entries) =>
     make("div", {}, make("h4", {}, title), make("dl", {}, ...entries.map(([key, value]) =>
       make("div", {}, make("dt", {}, key), make("dd", {}, value)))));
-  const ranged = (measured, field, signed = false) => {
-    const ci = measured[`${field}_ci`];
-    return number(measured[field], 3, signed) + (ci ? `  [${number(ci[0], 3, signed)}, ${number(ci[1], 3, signed)}]` : "");
-  };
   const build = (cell) => {
-    const entry = data.rows[cell], row = entry.row, m = row.measured;
-    const numbers = ["delta_auc", "mde", "auc", "source_auc", "base_auc", "blind_auc"]
-      .map((field) => [plain(field), m[field] === null ? `${NONE} ${entry.nulls[field] || ""}` : ranged(m, field, field === "delta_auc")]);
-    if (m.set_p_value !== null) numbers.push(["set p", m.set_p_value < 0.001 ? "< .001" : number(m.set_p_value, 3)]);
-    if (entry.p_adjusted !== null) numbers.push(["p, Holm", entry.p_adjusted < 0.001 ? "< .001" : number(entry.p_adjusted, 3)]);
-    for (const [rate, found] of Object.entries(m.tpr_at_fpr))
-      numbers.push([`TPR at ${100 * Number(rate)} % FPR`, found === null ? `${NONE} too few non-members` :
-        `${number(found.tpr)}${found.ci ? `  [${number(found.ci[0])}, ${number(found.ci[1])}]` : ""}${found.false_positives === null ? "" : `, ${found.false_positives} false positives`}`]);
-    for (const [key, value] of Object.entries(m.metrics)) numbers.push([plain(key), value === null ? NONE : String(Number(value.toPrecision(4)))]);
-    if (entry.reported) numbers.push(["reported", entry.reported]);
-    const about = [["cell", cell], ["estimand", plain(row.estimand)], ["level", row.level], ["role", row.role], ["status", row.status]];
-    if (row.flags.length) about.push(["flags", row.flags.map(plain).join(", ")]);
-    if (entry.why) about.push(["not ranked", entry.why]);
-    if (row.reason) about.push(["reason", row.reason]);
-    if (entry.access) about.push(["access", entry.access]);
-    const counts = [["members", m.num_members], ["non-members", m.num_nonmembers], ["people", m.num_identities], ["worlds", m.worlds],
-      ["NFE", row.cost.nfe], ["NFE offline", row.cost.nfe_offline], ["seconds", row.cost.seconds], ["peak memory, MB", row.cost.peak_memory_mb],
-      ["evidence", row.provenance.evidence], ["revision", row.provenance.revision], ["made", row.provenance.made_at],
-      ["numerics", typeof row.provenance.numerics === "object" ? JSON.stringify(row.provenance.numerics) : row.provenance.numerics]]
-      .filter(([, value]) => value !== null && value !== undefined && value !== "null").map(([key, value]) => [key, String(value)]);
-    const axes = data.axes.map(({ key, title }) => [title, axisText(row.axes[key])]).filter(([, value]) => value !== NONE);
-    const grid = make("div", { class: "detail-grid" }, pairs("Setting", axes), pairs("Numbers", numbers), pairs("This row", about), pairs("Counts, cost, origin", counts));
+    const entry = data.rows[cell];
+    const grid = make("div", { class: "detail-grid" }, ...entry.details.map(([title, entries]) => pairs(title, entries)));
     if (entry.curves.length) {
       const button = make("button", { type: "button" }, chosen.has(cell) ? "Remove from the ROC panel" : "Add to the ROC panel");
       button.addEventListener("click", () => {
@@ -228,13 +204,7 @@
       });
     return svg;
   };
-  const label = (cell) => {
-    const { row } = data.rows[cell];
-    const kind = { cross_source: "other source", same_source: "same source" }[row.estimand] || plain(row.estimand);
-    const set = data.varying.filter((axis) => !["attack", "query", "target_mark", "member_mark", "nonmember_mark"].includes(axis) && row.axes[axis] !== null)
-      .map((axis) => `${titles[axis]} ${axisText(row.axes[axis])}`);
-    return `${plain(axisText(row.axes.attack))}, ${row.role === "planted" ? "planted, " : ""}${kind}${set.length ? ` (${set.join(", ")})` : ""}`;
-  };
+  const label = (cell) => data.rows[cell].label;
   const curves = () => {
     const list = [...chosen].map((cell, index) => ({ cell, colour: COLOURS[index % COLOURS.length] }));
     $("#roc-linear").replaceChildren(plotRoc(list, false));
@@ -328,7 +298,7 @@
       const sort = event.target.closest(".sort"), open = event.target.closest(".open");
       if (sort) {
         const key = sort.closest("th").dataset.key, same = section.sort && section.sort.key === key;
-        const rising = ["rank", "what", "p", "why", "nfe", "mde"].includes(key);
+        const rising = "rising" in sort.closest("th").dataset;
         sortBy(section, key, same ? !section.sort.down : !rising);
         filter(); keep();
       } else if (open) toggle(open.closest("tr"));

@@ -6,9 +6,9 @@ from statistics import NormalDist
 import numpy as np
 from PIL import Image, ImageDraw
 
+from bench.leaderboard.attachments import Attachments, Curve, ModelRef
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row, join_reasons
-from bench.leaderboard.side import Curve, ModelRef, Side
 from lmia.seeds import rng
 
 ACCESS = {"generated_set_classifier": "text-to-image", "generated_set_nearest": "text-to-image", "loss": "eps"}
@@ -238,7 +238,7 @@ def sides_for(rows, sheets=True):
     for row in rows:
         auc = row.measured.auc
         key = f"{row.axes.source}-{row.axes.epochs}-{row.axes.method}-{row.axes.target_mark}"
-        found[row.cell] = Side(
+        found[row.cell] = Attachments(
             curves=() if auc is None else (curve("A", auc, row.cell), curve("B", auc, row.cell)),
             sheet=sheet(key) if sheets and auc is not None else None,
             sheet_title=f"{row.axes.source}, {row.axes.epochs} epochs, {row.axes.method}, mark {row.axes.target_mark}",

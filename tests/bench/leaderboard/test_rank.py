@@ -2,10 +2,10 @@ import fake_rows
 import pytest
 
 from bench.axes import TARGET_AXES
+from bench.leaderboard.attachments import Attachments
 from bench.leaderboard.rank import Campaign, join, lower_bound, p_of, reported_numbers
 from bench.leaderboard.row import Row
-from bench.leaderboard.side import Side
-from bench.leaderboard.words import findings
+from bench.leaderboard.texts import summary
 from lmia.metrics.estimates import t_quantile, t_tail
 
 
@@ -129,7 +129,7 @@ def test_reported_numbers_are_in_the_vocabulary():
 
 
 def test_findings_say_what_the_rows_show(board):
-    texts = {finding.title: finding.text for finding in findings(board)}
+    texts = {finding.title: finding.text for finding in summary(board)}
     style = texts["It looks like membership, but it is the style"]
     assert ".93" in style and ".91" in style and "what is left is .02" in style
     assert any("tell members apart" in title for title in texts)
@@ -140,22 +140,22 @@ def test_findings_say_what_the_rows_show(board):
 
 
 def test_silence_is_said_with_its_mde():
-    found = findings(join([fake_rows.one("c", fake_rows.HEADLINE, 0.51)]))
+    found = summary(join([fake_rows.one("c", fake_rows.HEADLINE, 0.51)]))
     assert found[0].tone == "clear" and "No leak found" in found[0].title and ".06" in found[0].text
 
 
 def test_a_planted_cell_that_nobody_finds_is_a_warning():
-    found = findings(join([fake_rows.one("c", fake_rows.HEADLINE, 0.51, role="planted")]))
+    found = summary(join([fake_rows.one("c", fake_rows.HEADLINE, 0.51, role="planted")]))
     assert any(f.title == "Planted members are not found" and f.tone == "caution" for f in found)
 
 
 def test_nothing_at_all():
     board = join([])
-    assert board.entries == () and board.attacks == () and findings(board)[0].title == "Nothing is ranked"
+    assert board.entries == () and board.attacks == () and summary(board)[0].title == "Nothing is ranked"
 
 
 def test_real_evidence_has_no_synthetic_note():
     row = fake_rows.one("c", fake_rows.HEADLINE, 0.6)
     real = Row.of(row.to_dict() | {"provenance": row.provenance.model_dump() | {"evidence": "real"}})
-    board = join([real], {"c": Side()})
-    assert board.evidence == ["real"] and not any("Synthetic" in f.title for f in findings(board))
+    board = join([real], {"c": Attachments()})
+    assert board.evidence == ["real"] and not any("Synthetic" in f.title for f in summary(board))

@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 import fake_rows
 import pytest
 
-from bench.leaderboard import words
-from bench.leaderboard.html import thin
+from bench.leaderboard import formats, texts
+from bench.leaderboard.attachments import Curve
+from bench.leaderboard.findings import verdict
+from bench.leaderboard.page_data import thin
 from bench.leaderboard.rank import Campaign, join
 from bench.leaderboard.render import FORMATS, render
 from bench.leaderboard.row import Row
-from bench.leaderboard.side import Curve
 from lmia.specs import UnknownName
 
 EVIL = "<script>alert(1)</script>&\"'</script><img src=x onerror=alert(2)>"
@@ -83,8 +84,8 @@ def test_few_rows(rows, format, count):
 
 def test_table_lists_every_section(rows):
     text = render(rows, {}, fake_rows.campaign(), "table", width=180)
-    for title in words.SECTION_TITLES.values():
-        assert title in text
+    for section, title in texts.SECTION_TITLES.items():
+        assert (title in text) == (section != "waiting")
     assert "+.18 [+.14, +.22]" in text and "out of memory" in text and "\x1b" not in text
     assert all(len(line) <= 180 for line in text.splitlines())
 
@@ -171,19 +172,19 @@ def test_thinned_curves_keep_ends_and_low_fpr():
 
 
 def test_a_delta_is_shown_as_a_leak_only_if_the_adjusted_p_value_agrees():
-    assert words.tone_of((0.01, 0.12)) == "leak" == words.tone_of((0.01, 0.12), 0.04)
-    assert words.tone_of((0.01, 0.12), 0.053) == "none" == words.tone_of((-0.1, 0.1), 0.01)
-    assert words.tone_of((-0.2, -0.1)) == "below" and words.tone_of(None) == ""
+    assert verdict((0.01, 0.12)) == "leak" == verdict((0.01, 0.12), 0.04)
+    assert verdict((0.01, 0.12), 0.053) == "none" == verdict((-0.1, 0.1), 0.01)
+    assert verdict((-0.2, -0.1)) == "below" and verdict(None) == ""
 
 
 def test_numbers():
-    assert words.number(0.932) == ".93" and words.number(1) == "1.00" and words.number(-0.021) == "-.02"
-    assert words.number(0.004, signed=True) == ".00" and words.number(-0.001) == ".00"
-    assert words.number(None) == words.MISSING
-    assert words.with_interval(0.18, (0.14, 0.22), signed=True) == "+.18 [+.14, +.22]"
-    assert words.with_interval(0.5123, (0.51, 0.515)) == ".512 [.510, .515]"
-    assert words.p_text(0.0001) == "< .001" and words.p_text(0.032) == ".032"
-    assert words.amount(3840) == "3,840" and words.amount(2_500_000) == "2.5 M" and words.amount(0.25) == "0.25"
+    assert formats.number(0.932) == ".93" and formats.number(1) == "1.00" and formats.number(-0.021) == "-.02"
+    assert formats.number(0.004, signed=True) == ".00" and formats.number(-0.001) == ".00"
+    assert formats.number(None) == formats.MISSING
+    assert formats.with_interval(0.18, (0.14, 0.22), signed=True) == "+.18 [+.14, +.22]"
+    assert formats.with_interval(0.5123, (0.51, 0.515)) == ".512 [.510, .515]"
+    assert formats.p_text(0.0001) == "< .001" and formats.p_text(0.032) == ".032"
+    assert formats.amount(3840) == "3,840" and formats.amount(2_500_000) == "2.5 M" and formats.amount(0.25) == "0.25"
 
 
 def test_figures(rows, tmp_path):
@@ -196,7 +197,7 @@ def test_figures(rows, tmp_path):
 
 
 def test_the_roc_painter_leaves_nothing_behind():
-    from bench.leaderboard.figures import RocPainter
+    from bench.leaderboard.roc import RocPainter
 
     painter, one, two = RocPainter(), fake_rows.curve("A", 0.9, 1), fake_rows.curve("A", 0.6, 2)
     first = painter.png([one])
