@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmia.embedded import embedded
+from lmia.metrics.roc import auc
 from lmia.models.denoiser import Denoiser, chunks, to_uint8
 from lmia.models.families.sd import StableDiffusion
 from lmia.models.load import load_model
@@ -53,7 +54,7 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
     figures["losses"] = losses
     figures["auc"] = {
         f"{members} vs {others}": {
-            attack: round(auc(scores[members][attack], scores[others][attack]), 4) for attack in scores[members]
+            attack: round(auc_between(scores[members][attack], scores[others][attack]), 4) for attack in scores[members]
         }
         for members, others in (
             ("trained", "unseen_photo"),
@@ -97,12 +98,9 @@ def unet_gflop(model: Denoiser) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def auc(members: np.ndarray, others: np.ndarray) -> float:
-    """Probability that a member scores above a non-member, ties counted half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, members, side="left")
-    upto = np.searchsorted(ordered, members, side="right")
-    return float((below + upto).sum() / 2 / len(members) / len(others))
+def auc_between(members: np.ndarray, others: np.ndarray) -> float:
+    """AUC of two sets of scores."""
+    return auc(np.concatenate([members, others]), np.repeat([True, False], [len(members), len(others)]))
 
 
 def sample_sheet(folder: Path, listed: "Listed", path: Path, columns: int = 12) -> None:

@@ -1,14 +1,12 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from lmia.embedded import pretrain as module
 from lmia.embedded.architecture import learn_merges
-from lmia.embedded.card import auc
 from lmia.embedded.lists import read_lists
 from lmia.embedded.pretrain import pretrain, snapshot
 from lmia.embedded.recipe import PretrainSpec, list_pictures
@@ -147,10 +145,6 @@ def test_merges_are_the_most_frequent_pairs():
     assert learn_merges({"aab": 2, "ab": 1}, 1) == [("a", "b</w>")]
     assert learn_merges({"aab": 2, "ab": 1}, 9) == [("a", "b</w>"), ("a", "ab</w>")]
     assert learn_merges({"ba": 1, "ab": 1}, 1) == [("a", "b</w>")]  # ties: the alphabetically first
-
-
-def test_auc_counts_ties_half():
-    assert auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
 
 
 def test_a_longer_training_takes_over_the_embedded_parts(tmp_path):
