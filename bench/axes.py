@@ -184,5 +184,5 @@ def over_usual(chosen: object) -> object:
 
 def not_applicable(axes: Axes) -> set[str]:
     """Names of the axes that mean nothing to the cell's attack."""
-    needs = ATTACKS.get(str(axes.attack)).needs
+    needs = ATTACKS.get(str(axes.attack))().needs
     return {name for name, axis in AXES.items() if not axis.applies(needs)}

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from bench.axes import Axes, Scalar, Sources, over_usual
 from bench.config import method_spec
-from lmia.attacks import ATTACKS
+from lmia.attacks import Attack, attack_from
 from lmia.data.marks import MARKS
 from lmia.data.sources import SOURCES
 from lmia.finetune.methods import METHODS
@@ -140,9 +140,9 @@ class Benchmark(Spec):
             raise RequestError(f"{where}: finetune.{method} = {own!r}: settings of {method!r} are a mapping")
         return method_spec(known, {**shared, **own, **more}, f"{where}: finetune")
 
-    def attack(self, name: str, where: str = "", **more: Scalar) -> Spec:
-        """An attack's settings."""
-        return method_spec(ATTACKS.get(name).Spec, {**self.attacks.get(name, {}), **more}, _at(where, "attacks", name))
+    def attack(self, name: str, where: str = "", **more: Scalar) -> Attack:
+        """An attack under the benchmark's settings."""
+        return attack_from(name, {**self.attacks.get(name, {}), **more}, _at(where, "attacks", name))
 
     def mark(self, name: str, where: str = "") -> Spec:
         """A watermark's settings."""

@@ -103,25 +103,25 @@ def attacks(*, as_json: bool = False) -> str:
     """The attacks with their default settings: access, evaluations per picture, needs and paper."""
     from lmia.attacks import ATTACKS
 
-    found = [(name, ATTACKS.get(name), ATTACKS.get(name).Spec()) for name in ATTACKS.names()]
+    found = [ATTACKS.get(name)() for name in ATTACKS.names()]
     if as_json:
         rows = [
             {
-                "attack": name,
+                "attack": attack.name,
                 "role": attack.role,
                 "access": attack.access,
-                "needs": sorted(attack.requires(spec)),
-                "nfe": attack.nfe(spec),
+                "needs": sorted(attack.needs),
+                "nfe": attack.nfe,
                 "paper": attack.paper,
             }
-            for name, attack, spec in found
+            for attack in found
         ]
         return json.dumps(rows, indent=1)
     lines = [f"{'attack':28s}{'access':15s}{'NFE':>6s}  {'needs':42s}paper"]
-    for name, attack, spec in found:
-        label = f"{name} (control)" if attack.role == "control" else name
-        needs = ", ".join(sorted(attack.requires(spec)))
-        lines.append(f"{label:28s}{attack.access:15s}{attack.nfe(spec):6d}  {needs:42s}{attack.paper}")
+    for attack in found:
+        label = f"{attack.name} (control)" if attack.role == "control" else attack.name
+        needs = ", ".join(sorted(attack.needs))
+        lines.append(f"{label:28s}{attack.access:15s}{attack.nfe:6d}  {needs:42s}{attack.paper}")
     return "\n".join(lines)
 
 

@@ -1,11 +1,11 @@
 """What attacks learn, from pictures or from shadow targets."""
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field
 
 from bench.artifacts.artifact import Artifact
 from bench.artifacts.pictures import count_pictures
 from bench.artifacts.pictures import title as title_of_pictures
-from lmia.attacks import ATTACKS
+from lmia.attacks import AnyAttack, Attack
 from lmia.specs import Spec
 
 KIND = "attack"
@@ -14,7 +14,7 @@ KIND = "attack"
 class AttackSpec(Spec):
     """How the attack learns; from what is in the inputs."""
 
-    attack: SerializeAsAny[Spec]
+    attack: AnyAttack
     captions: str | None = Field(None, description="captions that go with the shadow pictures; null: their own")
     source: str | None = Field(None, description="the source that class captions name")
 
@@ -25,19 +25,18 @@ def shadow_inputs(model: Artifact, members: Artifact, nonmembers: Artifact) -> d
 
 
 def learned(
-    name: str, attack: Spec, inputs: dict[str, Artifact], captions: str | None = None, source: str | None = None
+    attack: Attack, inputs: dict[str, Artifact], captions: str | None = None, source: str | None = None
 ) -> Artifact:
     """What an attack learns.
 
     Args:
-        name: of the registered attack.
-        attack: its settings.
+        attack: which attack.
         inputs: `positives`, `negatives`, `base` and `shadow_inputs`, as far as the attack asks for them.
         captions: what the attack sees beside the shadow pictures.
         source: what class captions name.
     """
     spec = AttackSpec(attack=attack, captions=captions, source=source)
-    return Artifact(KIND, name, ATTACKS.get(name).version, spec, inputs)
+    return Artifact(KIND, attack.name, attack.version, spec, inputs)
 
 
 def sets_of(artifact: Artifact) -> list[Artifact]:

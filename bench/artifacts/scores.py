@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field
 
 from bench.artifacts.artifact import Artifact, num_slices
 from bench.artifacts.pictures import count_pictures
 from bench.artifacts.pictures import title as title_of_pictures
-from lmia.attacks import ATTACKS
+from lmia.attacks import AnyAttack
+from lmia.attacks.blind import Blind
 from lmia.specs import Spec
 
 KIND = "scores"
@@ -17,7 +18,7 @@ CROSSFIT = "blind_crossfit"
 class ScoresSpec(Spec):
     """How a set of pictures is scored."""
 
-    attack: SerializeAsAny[Spec]
+    attack: AnyAttack
     captions: str | None = Field(None, description="captions that go with the pictures: caption, class or empty")
     source: str | None = Field(None, description="the source that class captions name")
     noise_seed: int = Field(0, ge=0, description="noises are the same for every model, condition and attack")
@@ -28,12 +29,11 @@ class ScoresSpec(Spec):
 class BlindCrossfitSpec(Spec):
     """The blind control of two halves: each person is scored by a classifier fitted on the others."""
 
-    blind: SerializeAsAny[Spec]
+    blind: Blind
     see: Literal["pictures", "captions"] = Field("pictures", description="what the classifier looks at")
 
 
 def scores(
-    name: str,
     spec: ScoresSpec,
     query: Artifact,
     most: int,
@@ -45,8 +45,7 @@ def scores(
     """What an attack says of a set of pictures, at most `most` pictures a job.
 
     Args:
-        name: of the registered attack.
-        spec: its settings and how it is asked.
+        spec: which attack and how it is asked.
         query: the pictures.
         most: pictures in a job.
         model: the target; None for an attack that sees pictures only.
@@ -55,13 +54,14 @@ def scores(
     """
     given = {"query": query, "learned": learned, "base": base, "model": model}
     inputs = {role: artifact for role, artifact in given.items() if artifact is not None}
-    return Artifact(KIND, name, ATTACKS.get(name).version, spec, inputs, num_slices(count_pictures(query), most))
+    attack = spec.attack
+    return Artifact(KIND, attack.name, attack.version, spec, inputs, num_slices(count_pictures(query), most))
 
 
 def crossfitted(spec: BlindCrossfitSpec, positives: Artifact, negatives: Artifact) -> Artifact:
     """Blind scores of two sets, each person's from a classifier that was fitted on the others."""
     sides = {"positives": positives, "negatives": negatives}
-    return Artifact(KIND, CROSSFIT, ATTACKS.get("blind").version, spec, sides)
+    return Artifact(KIND, CROSSFIT, spec.blind.version, spec, sides)
 
 
 def scored_pictures(artifact: Artifact) -> Artifact:

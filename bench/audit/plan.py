@@ -10,14 +10,17 @@ from bench.artifacts.learned import learned, shadow_inputs
 from bench.artifacts.models import given_model, tuned_model
 from bench.artifacts.pictures import SECOND_SET, FolderSetSpec, GeneratedSpec, drawn_set, real_set
 from bench.artifacts.scores import BlindCrossfitSpec, ScoresSpec, crossfitted, scores
-from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable, spec_of_attack
+from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable
 from bench.store import Store
-from lmia.attacks import ATTACKS
+from lmia.attacks import ATTACKS, Attack, attack_from
+from lmia.attacks.blind import Blind
+from lmia.attacks.calibrated import Calibrated
+from lmia.attacks.encoders import VaeEncoder
 from lmia.data.captions import generic_prompt
 from lmia.data.parts import assign
 from lmia.data.sources.imagefolder import ImageFolder
 from lmia.resolve import resolve_base, resolve_model
-from lmia.specs import RequestError, Spec
+from lmia.specs import RequestError
 
 FALLBACK = "tiny"
 """The model whose VAE compares pictures where no other model is given."""
@@ -211,46 +214,45 @@ class _Planner:
 
     # ---- attacks
 
-    def missing(self, name: str, spec: Spec) -> str | None:
+    def missing(self, attack: Attack) -> str | None:
         """Why an attack cannot be made with what is given; None if it can."""
-        attack, requires = ATTACKS.get(name), ATTACKS.get(name).requires(spec)
-        audit = self.audit
-        if "model" in requires and audit.model is None:
+        needs, audit = attack.needs, self.audit
+        if "model" in needs and audit.model is None:
             return "it asks the model itself, and only pictures that it generated were given"
-        if "base" in requires and self.base is None and not _compares(spec):
+        if "base" in needs and self.base is None and not _compares(attack):
             return "it needs the model before tuning (--base)"
-        if "negatives" in requires and audit.auxiliary is None and self.base is None:
+        if "negatives" in needs and audit.auxiliary is None and self.base is None:
             return "it needs pictures of others to learn from (--auxiliary), or the model before tuning (--base)"
-        if "shadow" in requires and (audit.shadow is None or self.base is None):
+        if "shadow" in needs and (audit.shadow is None or self.base is None):
             return "it learns from a shadow model: further people of the same kind (--shadow) and --base"
-        if "captions" in requires and self.bare:
+        if "captions" in needs and self.bare:
             few = f"{len(self.bare)} pictures have none, such as {self.bare[0]!r}"
             return f"it needs captions, and {few} (--caption gives them one)"
-        if "model" in requires:
+        if "model" in needs:
             texts = {f"{label}/{n}": text for label, each in self.captions.items() for n, text in each.items()}
             try:
-                attack.check(spec, texts)
+                attack.check(texts)
             except RequestError as error:
                 return str(error)
         return None
 
     def plan(self) -> AuditPlan:
-        chosen: dict[str, Spec] = {}
+        chosen: dict[str, Attack] = {}
         left_out: dict[str, str] = {}
         for name in self.audit.attacks or rankable():
-            settings = self.audit.settings.get(name, {})
-            spec = spec_of_attack(name, {**self.usual(name), **settings})
-            why = self.missing(name, spec)
+            settings = {**self.usual(name), **self.audit.settings.get(name, {})}
+            attack = attack_from(name, settings, f"settings.{name}")
+            why = self.missing(attack)
             if why is None:
-                chosen[name] = spec
+                chosen[name] = attack
             elif self.audit.attacks is not None:
                 raise RequestError(f"attack {name!r}: {why}")
             else:
                 left_out[name] = why
         if not chosen:
             raise RequestError("no attack is possible: " + "; ".join(f"{n}: {why}" for n, why in left_out.items()))
-        lines = tuple(self.line(name, spec) for name, spec in chosen.items())
-        uses_drawn = any("positives" in ATTACKS.get(name).requires(spec) for name, spec in chosen.items())
+        lines = tuple(self.line(attack) for attack in chosen.values())
+        uses_drawn = any("positives" in attack.needs for attack in chosen.values())
         return AuditPlan(
             audit=self.audit,
             size=self.size,
@@ -264,71 +266,70 @@ class _Planner:
 
     def usual(self, name: str) -> dict[str, Any]:
         """An attack's settings unless others are asked for: the audit's seed, and no picture larger than it is."""
-        fields = ATTACKS.get(name).Spec.model_fields
+        fields = ATTACKS.get(name).model_fields
         seed = {"seed": self.audit.seed} if "seed" in fields else {}
         return seed | ({"size": min(self.size, fields["size"].default)} if "size" in fields else {})
 
-    def line(self, name: str, spec: Any) -> Line:
+    def line(self, attack: Attack) -> Line:
         """Scores of both sets on the target, and on the base where that has a meaning."""
-        requires = ATTACKS.get(name).requires(spec)
-        target = self.scored(name, spec, self.model, self.positives if "positives" in requires else None)
+        needs = attack.needs
+        target = self.scored(attack, self.model, self.positives if "positives" in needs else None)
         no_base: str | None = None
         base: dict[str, Artifact] = {}
-        if name == "calibrated" or any(c.attack == "calibrated" for c in getattr(spec, "attacks", ())):
+        if any(isinstance(each, Calibrated) for each in (attack, *attack.parts)):
             no_base = "it subtracts the base model's score already"
-        elif "positives" not in requires:
-            base = self.scored(name, spec, self.base, None) if self.base is not None else {}
-        elif "negatives" in requires and self.audit.auxiliary is None:
+        elif "positives" not in needs:
+            base = self.scored(attack, self.base, None) if self.base is not None else {}
+        elif "negatives" in needs and self.audit.auxiliary is None:
             no_base = "its negatives are the base model's own pictures"
         elif self.base is not None:
-            base = self.scored(name, spec, self.base, self.draws(self.base, self.audit.seed))
-        return Line(name, target, base, no_base)
+            base = self.scored(attack, self.base, self.draws(self.base, self.audit.seed))
+        return Line(attack.name, target, base, no_base)
 
-    def scored(self, name: str, spec: Any, model: Artifact | None, positives: Artifact | None) -> dict[str, Artifact]:
+    def scored(self, attack: Attack, model: Artifact | None, positives: Artifact | None) -> dict[str, Artifact]:
         """An attack's scores of both sets."""
-        attack = ATTACKS.get(name)
-        requires = attack.requires(spec)
-        compared = self.comparing if "base" in requires else None
+        needs = attack.needs
+        compared = self.comparing if "base" in needs else None
         fitted: Artifact | None = None
-        if attack.fits(spec):
+        if attack.learns:
             sources = {"base": compared} if compared is not None else {}
             if positives is not None:
                 sources["positives"] = positives
-            if "negatives" in requires:
+            if "negatives" in needs:
                 sources["negatives"] = self.negatives
-            if "shadow" in requires:
+            if "shadow" in needs:
                 sources |= self.shadow
-            fitted = learned(name, spec, sources)
-        asked = "model" in requires
+            fitted = learned(attack, sources)
+        asked = "model" in needs
         assert model is not None or not asked
         how = ScoresSpec(
-            attack=spec,
+            attack=attack,
             captions="caption" if asked else None,
             noise_seed=self.audit.seed,
             batch=self.audit.batch,
             dtype=self.audit.dtype,
         )
         return {
-            label: scores(name, how, query, SCORED, model=model if asked else None, base=compared, learned=fitted)
+            label: scores(how, query, SCORED, model=model if asked else None, base=compared, learned=fitted)
             for label, query in self.sets.items()
         }
 
-    def blind(self, chosen: dict[str, Spec]) -> dict[str, Artifact]:
+    def blind(self, chosen: dict[str, Attack]) -> dict[str, Artifact]:
         """The blind controls: of the pictures; of the captions, where an attack is given any."""
         people = [len(artifact.spec.identities) for artifact in self.sets.values()]
         if min(people) < 2:
             return {}
         see: list[Literal["pictures", "captions"]] = ["pictures"]
         different = {text for captions in self.captions.values() for text in captions.values() if text}
-        if len(different) > 1 and any("model" in ATTACKS.get(name).requires(spec) for name, spec in chosen.items()):
+        if len(different) > 1 and any("model" in attack.needs for attack in chosen.values()):
             see.append("captions")
-        spec, sides = ATTACKS.get("blind").Spec(), (self.sets[MEMBERS], self.sets[NONMEMBERS])
-        return {what: crossfitted(BlindCrossfitSpec(blind=spec, see=what), *sides) for what in see}
+        sides = self.sets[MEMBERS], self.sets[NONMEMBERS]
+        return {what: crossfitted(BlindCrossfitSpec(blind=Blind(), see=what), *sides) for what in see}
 
 
-def _compares(spec: Any) -> bool:
+def _compares(attack: Attack) -> bool:
     """Whether an attack needs the base for its VAE only, to compare pictures by."""
-    return getattr(getattr(spec, "encoder", None), "kind", None) == "vae"
+    return isinstance(getattr(attack, "encoder", None), VaeEncoder)
 
 
 def _a(form: str) -> str:

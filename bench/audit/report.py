@@ -219,7 +219,7 @@ def _row(result: Result, finding: Finding) -> dict[str, Any]:
     return {
         "attack": _name(finding.attack),
         "paper": ATTACKS.get(finding.attack).paper,
-        "access": ATTACKS.get(finding.attack).access,
+        "access": ATTACKS.get(finding.attack)().access,
         "found": finding.found,
         "auc": _interval(controls.auc),
         "base": _interval(controls.base_auc),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lmia.attacks import ATTACKS
+from lmia.attacks import ATTACKS, attack_from
 from lmia.data.sources.imagefolder import ImageFolder, ImageFolderSpec
 from lmia.resolve import resolve_model
 from lmia.specs import RequestError, Spec, UnknownName
@@ -104,7 +104,7 @@ def check(audit: Audit, tell: Callable[[str], None]) -> int:
     for name, settings in audit.settings.items():
         if name not in rankable():
             raise UnknownName("attack in settings", name, rankable())
-        spec_of_attack(name, settings)
+        attack_from(name, settings, f"settings.{name}")
     METHODS.get(audit.method)
     size = audit.size or picture_size(audit)
     indexes = {label: ImageFolder.index(audit.spec_of(label, root, size)) for label, root in audit.folders.items()}
@@ -128,13 +128,6 @@ def check(audit: Audit, tell: Callable[[str], None]) -> int:
 def rankable() -> list[str]:
     """The attacks that an audit can make."""
     return [name for name in ATTACKS.names() if ATTACKS.get(name).role == "attack"]
-
-
-def spec_of_attack(name: str, settings: dict[str, Any]) -> Any:
-    """An attack's spec from plain settings; RequestError names what is wrong with them."""
-    from bench.config import method_spec
-
-    return method_spec(ATTACKS.get(name).Spec, settings, f"settings.{name}")
 
 
 def picture_size(audit: Audit) -> int:

@@ -111,7 +111,7 @@ def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
     )
     best = evidence[verdict.findings[0].attack].target
     power = power_curve(best.members(), best.nonmembers(), seed=audit.seed) if verdict.outcome == "leak" else None
-    costs = {name: float(ATTACKS.get(name).nfe(_spec(plan, name))) for name in evidence}
+    costs = {line.attack: float(line.target[MEMBERS].spec.attack.nfe) for line in plan.lines if line.attack in evidence}
     return Result(
         plan=plan,
         verdict=verdict,
@@ -124,11 +124,6 @@ def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
         jobs=outcome.made,
         seconds=outcome.seconds,
     )
-
-
-def _spec(plan: AuditPlan, attack: str) -> Any:
-    line = next(line for line in plan.lines if line.attack == attack)
-    return line.target[MEMBERS].spec.attack
 
 
 @dataclass
@@ -228,7 +223,7 @@ def _attack(result: Result, finding: Finding) -> dict[str, Any]:
         why["tpr"] = rate
     return {
         "attack": finding.attack,
-        "access": ATTACKS.get(finding.attack).access,
+        "access": ATTACKS.get(finding.attack)().access,
         "auc": _estimate(controls.auc),
         "base_auc": _estimate(controls.base_auc),
         "over_chance": _estimate(controls.over_chance),

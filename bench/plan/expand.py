@@ -43,7 +43,7 @@ from lmia.data.captions import class_prompt
 from lmia.data.parts import assign
 from lmia.data.sources import SOURCES
 from lmia.resolve import resolve_base
-from lmia.specs import RequestError, Spec
+from lmia.specs import RequestError
 
 HALVES = ("A", "B")
 
@@ -68,10 +68,6 @@ class _Question:
     @property
     def settings(self) -> Any:
         return self.cell.settings
-
-    @cached_property
-    def attack(self) -> type[Attack]:
-        return ATTACKS.get(self.axes.attack)
 
     @cached_property
     def data(self) -> Data:
@@ -152,9 +148,8 @@ class _Question:
             texts = {name: text for s in sources for name, text in SOURCES.get(kind).captions(data, s).items()}
         else:
             texts = {f"any picture of {source!r}": class_prompt(source) if given == "class" else ""}
-        spec = self.attack_settings(self.axes.attack, 0)
         try:
-            self.attack.check(spec, texts)
+            self.attack(0).check(texts)
         except RequestError as error:
             raise RequestError(f"captions = {given!r}: {error}") from None
 
@@ -230,44 +225,37 @@ class _Question:
 
     # ---- attacks and scores
 
-    def attack_settings(self, name: str, world: int) -> Spec:
-        """An attack's spec under the benchmark's settings, seeded by the world."""
-        spec = ATTACKS.get(name).Spec
-        seed = {"seed": world} if "seed" in spec.model_fields else {}
+    def attack(self, world: int, name: str | None = None) -> Attack:
+        """The cell's attack (or the one called `name`) under the benchmark's settings, seeded by the world."""
+        name = name or str(self.axes.attack)
+        seed = {"seed": world} if "seed" in ATTACKS.get(name).model_fields else {}
         return self.settings.attack(name, **seed)
 
-    def learned(self, name: str, world: int, inputs: dict[str, Artifact]) -> Artifact:
+    def learned(self, attack: Attack, inputs: dict[str, Artifact]) -> Artifact:
         """What an attack learns from pictures (and from the base model, where its encoder is the base's).
 
         On a shadow target it is given the same kind of captions as on the target.
         """
-        spec = self.attack_settings(name, world)
-        if "base" in ATTACKS.get(name).requires(spec):
+        if "base" in attack.needs:
             inputs = {**inputs, "base": self.base}
         captions = self.axes.captions if "shadow.model" in inputs and self.axes.captions != "caption" else None
         source = self.axes.source if captions == "class" else None
-        return learned(name, spec, inputs, captions, source)
+        return learned(attack, inputs, captions, source)
 
-    def scores(
-        self, name: str, world: int, query: Artifact, *, model: Artifact | None, fitted: Artifact | None
-    ) -> Artifact:
+    def scores(self, attack: Attack, query: Artifact, *, model: Artifact | None, fitted: Artifact | None) -> Artifact:
         """One attack's scores of one set of pictures."""
-        method = ATTACKS.get(name)
-        spec = self.attack_settings(name, world)
-        requires = method.requires(spec)
-        asked, fits = "model" in requires, method.fits(spec)
-        assert (model is not None or not asked) and (fitted is not None or not fits)
+        asked = "model" in attack.needs
+        assert (model is not None or not asked) and (fitted is not None or not attack.learns)
         captions, prompt_source = None, None
         if asked:
             # A control that is not the cell's own attack (the loss gap) takes captions where there are any.
-            captions = self.axes.captions if self.axes.attack == name else self.settings.default.captions
+            captions = self.axes.captions if self.axes.attack == attack.name else self.settings.default.captions
             if captions == "caption":
                 self.need_captions(source_of(query), "captions")
             prompt_source = self.axes.source if captions == "class" else None
         return scores(
-            name,
             ScoresSpec(
-                attack=spec,
+                attack=attack,
                 captions=captions,
                 source=prompt_source,
                 batch=self.settings.batch,
@@ -276,32 +264,31 @@ class _Question:
             query,
             max(self.settings.slice, 256),
             model=model if asked else None,
-            base=self.base if "base" in requires else None,
-            learned=fitted if fits else None,
+            base=self.base if "base" in attack.needs else None,
+            learned=fitted if attack.learns else None,
         )
 
     def fitted(self, world: int, draw: Callable[[], Artifact]) -> Artifact | None:
         """What the cell's attack learns: from what `draw` makes and negatives, or from a shadow target."""
-        spec = self.attack_settings(self.axes.attack, world)
-        if not self.attack.fits(spec):
+        attack = self.attack(world)
+        if not attack.learns:
             return None
-        requires = self.attack.requires(spec)
         inputs: dict[str, Artifact] = {}
-        if "positives" in requires:
+        if "positives" in attack.needs:
             inputs["positives"] = draw()
-        if "negatives" in requires:
+        if "negatives" in attack.needs:
             inputs["negatives"] = self.negatives(world)
-        if "shadow" in requires:
+        if "shadow" in attack.needs:
             # People of the same source whom neither twin knows: part C is trained on, part aux is not.
             members = self.real(self.axes.source, "C", mark=self.axes.target_mark)
             nonmembers = self.real(self.axes.source, "aux", mark=self.axes.target_mark)
             inputs |= shadow_inputs(self.tuned(members, world), members, nonmembers)
-        return self.learned(self.axes.attack, world, inputs)
+        return self.learned(attack, inputs)
 
     def scored(self, half: str, world: int, query: Artifact) -> Artifact:
         """The cell's attack against one target."""
         fitted = self.fitted(world, lambda: self.positives(half, world))
-        return self.scores(self.axes.attack, world, query, model=self.target(half, world), fitted=fitted)
+        return self.scores(self.attack(world), query, model=self.target(half, world), fitted=fitted)
 
     def scored_on_base(self, world: int, query: Artifact) -> Artifact | None:
         """The same attack with the base model in the target's place; None where that has no meaning."""
@@ -314,7 +301,7 @@ class _Question:
         else:
             captioned = self.real(self.axes.source, "C")
             drawn = partial(self.generated, self.base, self.axes.source, 2 * world, captioned)
-            return self.scores(self.axes.attack, world, query, model=self.base, fitted=self.fitted(world, drawn))
+            return self.scores(self.attack(world), query, model=self.base, fitted=self.fitted(world, drawn))
         return None
 
     # ---- the row
@@ -330,7 +317,7 @@ class _Question:
         ]
         blind = self._blind(*conditions[0])
         sheet = self.positives("A", 0) if self.axes.guidance is not None else None
-        attack = self.attack_settings(self.axes.attack, 0)
+        attack = self.attack(0)
         spec = RowSpec(
             axes={k: v for k, v in self.axes.resolved().items() if v is not None},
             estimand=self.cell.estimand,
@@ -338,8 +325,8 @@ class _Question:
             flags=self.cell.flags,
             evidence=self.settings.evidence,
             absent=self.absent,
-            access=self.attack.access_for(attack),
-            shadow=people_needed(self.axes.aux, shadow_target="shadow" in self.attack.requires(attack)),
+            access=attack.access,
+            shadow=people_needed(self.axes.aux, shadow_target="shadow" in attack.needs),
         )
         return row(spec, RowInputs(tuple(worlds), blind, sheet))
 
@@ -378,7 +365,8 @@ class _Question:
         losses: list[Artifact | None] = [None, None]
         if "loss_gap" in self.settings.controls:
             losses = [
-                self.scores("loss", world, self.real(source, part), model=model, fitted=None) for part in (half, twin)
+                self.scores(self.attack(world, "loss"), self.real(source, part), model=model, fitted=None)
+                for part in (half, twin)
             ]
         return TargetInputs(
             self._scored(half, world, seen), self._scored(half, world, unseen), other, model, losses[0], losses[1]
@@ -408,17 +396,17 @@ class _Question:
             self.absent["blind_auc"] = "no membership is asked for: the query pictures are generated"
             self.absent["base_auc"] = self.absent["blind_auc"]
             return None
-        spec = self.attack_settings("blind", 0)
+        blind = self.attack(0, "blind")
         held = self.axes.query == "member_person"
         if self.cell.estimand != "cross_source":
             # For the halves of one source nobody else stands for a half: each person is scored from the others.
             members = self.real(self.axes.source, "A", held=held, mark=member_mark)
             nonmembers = self.real(self.axes.source, "B", held=held, mark=nonmember_mark)
-            return BlindInputs(halves=crossfitted(BlindCrossfitSpec(blind=spec), members, nonmembers))
+            return BlindInputs(halves=crossfitted(BlindCrossfitSpec(blind=blind), members, nonmembers))
         positives = self.real(self.axes.source, "C", mark=member_mark)
         negatives = self.real(self.elsewhere, "aux", mark=nonmember_mark)
-        fitted = learned("blind", spec, {"positives": positives, "negatives": negatives})
+        fitted = learned(blind, {"positives": positives, "negatives": negatives})
         sets = [self.real(self.axes.source, half, mark=member_mark) for half in HALVES]
         sets.append(self._other_people(nonmember_mark))
-        a, b, other = (self.scores("blind", 0, query, model=None, fitted=fitted) for query in sets)
+        a, b, other = (self.scores(blind, query, model=None, fitted=fitted) for query in sets)
         return BlindInputs(a=a, b=b, other=other)

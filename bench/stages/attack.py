@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.artifacts import learned
 from bench.artifacts.artifact import Artifact, Job
@@ -10,9 +10,8 @@ from bench.stages import Done, Report, job, ticking
 from bench.stages.scores import with_captions
 from bench.store import Ref
 from bench.workbench import Workbench
-
-if TYPE_CHECKING:
-    from lmia.attacks import Shadow
+from lmia.attacks import FitInputs, FitRun, Shadow
+from lmia.attacks.scoring import nfe_shared
 
 EXECUTOR = "tune"
 SHARES_GPU = True
@@ -29,14 +28,12 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
 
 
 def _job(group: list[tuple[Artifact, Ref]]) -> Job:
-    from lmia.attacks.scoring import nfe_shared
-
     first, _ = group[0]
     count = learned.count(first)
     spec = first.spec.attack
     passes, side = count * getattr(spec, "epochs", 1), getattr(spec, "size", 64)
     if "shadow.model" in first.inputs:  # what is measured costs more than what is made of it
-        passes, side = count * nfe_shared((a.method, a.spec.attack) for a, _ in group), 64
+        passes, side = count * nfe_shared(a.spec.attack for a, _ in group), 64
     title = f"fit {', '.join(sorted(a.method for a, _ in group))}: {learned.title(first)}"
     order = (2, -passes)
     return job(__name__, title, [ref for _, ref in group], work=passes * (side / 64) ** 2, order=order, passes=passes)
@@ -50,45 +47,37 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
         _fit(ref, shadows, payload["passes"] / len(refs), bench, report)
 
 
-def _shadows(ref: Ref, bench: Workbench) -> "list[Shadow]":
-    from lmia.attacks import Shadow
-
+def _shadows(ref: Ref, bench: Workbench) -> tuple[Shadow, ...]:
     if "shadow.model" not in ref.inputs:
-        return []
+        return ()
     members, nonmembers = (
         with_captions(bench.pictures(ref.inputs[f"shadow.{name}"]), ref.spec["captions"], ref.spec["source"])
         for name in ("members", "nonmembers")
     )
-    return [Shadow(partial(bench.model, ref.inputs["shadow.model"], "float32"), members, nonmembers)]
+    return (Shadow(partial(bench.model, ref.inputs["shadow.model"], "float32"), members, nonmembers),)
 
 
-def _fit(ref: Ref, shadows: "list[Shadow]", passes: float, bench: Workbench, report: Report) -> None:
+def _fit(ref: Ref, shadows: tuple[Shadow, ...], passes: float, bench: Workbench, report: Report) -> None:
     from safetensors.torch import save
 
-    from lmia.attacks import ATTACKS
-
-    method = ATTACKS.get(ref.method)
-    spec = method.Spec(**ref.spec["attack"])
-    inputs: dict[str, Any] = {"shadow": shadows} if shadows else {}
-    for name, i in ref.inputs.items():
-        if name == "base":
-            inputs[name] = bench.model(i, "float32")
-        elif not name.startswith("shadow."):
-            inputs[name] = bench.pictures(i)
+    attack = learned.AttackSpec(**ref.spec).attack
+    sets = {name: bench.pictures(ref.inputs[name]) for name in ("positives", "negatives") if name in ref.inputs}
+    base = bench.model(ref.inputs["base"], "float32") if "base" in ref.inputs else None
+    inputs = FitInputs(**sets, shadows=shadows, base=base)
     before = _evaluations(shadows)
     with ticking() as clock, bench.partial(ref.address) as progress:
-        tensors = method.fit(spec, inputs, device=bench.device, partial=progress, on_progress=report)
-    assert tensors is not None, f"{ref.method} has nothing to learn and needs no job"
+        tensors = attack.fit(inputs, FitRun(bench.device, progress, report))
+    assert tensors, f"{ref.method} has nothing to learn and needs no job"
     data = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     pictures = sum(len(shadow.members) + len(shadow.nonmembers) for shadow in shadows)
     cost = {
         "passes": passes,
-        "nfe": float(method.nfe(spec) * pictures),  # of this attack alone; what is measured already costs nothing more
+        "nfe": float(attack.nfe * pictures),  # of this attack alone; what is measured already costs nothing more
         "nfe_spent": float(_evaluations(shadows) - before),
         **clock(),
     }
     bench.store.put_slice(ref, 0, {"learned.safetensors": data}, numerics=bench.numerics(), cost=cost)
 
 
-def _evaluations(shadows: "list[Shadow]") -> int:
-    return sum(probe.evaluations for shadow in shadows for probe in shadow.probes)
+def _evaluations(shadows: tuple[Shadow, ...]) -> int:
+    return sum(shadow.meter.evaluations for shadow in shadows)

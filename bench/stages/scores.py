@@ -15,14 +15,15 @@ from bench.artifacts.artifact import Artifact, Job, slice_of
 from bench.stages import Done, Report, job, ticking
 from bench.store import Manifest, Ref, Store
 from bench.workbench import Workbench
+from lmia.attacks import Learned
+from lmia.attacks.blind import crossfit
+from lmia.attacks.scoring import nfe_asked, nfe_shared, score_pass
 
 EXECUTOR = "data"
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One job per (model, pictures, slice), for all attacks together."""
-    from lmia.attacks.scoring import nfe_asked, nfe_shared
-
     groups: dict[tuple, list[tuple[Artifact, Ref]]] = defaultdict(list)
     for artifact, ref in refs:
         finished = done(ref)
@@ -38,7 +39,7 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     for (model, query, number, of, *_), group in groups.items():
         first = group[0][0]
         count = len(slice_of(scoring.count(first), of, number))
-        asking = [(a.method, a.spec.attack) for a, _ in group if "model" in a.inputs]
+        asking = [a.spec.attack for a, _ in group if "model" in a.inputs]
         nfe = {"asked": count * nfe_asked(asking), "shared": count * nfe_shared(asking)}
         names = ", ".join(sorted({a.method for a, _ in group}))
         title = f"score {scoring.title(first)} with {names} ({len(group)})"
@@ -54,33 +55,32 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
     if refs[0].method == scoring.CROSSFIT:
         _crossfit(refs[0], bench)
         return
-    from lmia.attacks import ATTACKS
-    from lmia.attacks.scoring import score_pass
-    from lmia.models.probe import Probe
-
-    spec = refs[0].spec
+    specs = [scoring.ScoresSpec(**ref.spec) for ref in refs]
+    spec = specs[0]
     query = bench.pictures(refs[0].inputs["query"])
     query = query.take(list(slice_of(len(query), refs[0].num_slices, payload["number"])))
-    asked = with_captions(query, spec["captions"], spec["source"])
-    attacks, base, probe, backend = [], None, None, ""
-    for n, ref in enumerate(refs):
-        method = ATTACKS.get(ref.method)
-        attack = method.Spec(**ref.spec["attack"])
-        learned = bench.tensors(ref.inputs["learned"]) if "learned" in ref.inputs else None
-        attacks.append((f"{ref.method}:{n}", attack, learned))
-        if "base" in ref.inputs and base is None:
-            base = Probe(bench.model(ref.inputs["base"], spec["dtype"]), spec["noise_seed"], spec["batch"])
-        if "model" in ref.inputs and probe is None:
-            model = bench.model(ref.inputs["model"], spec["dtype"])
-            probe = Probe(model, spec["noise_seed"], spec["batch"])
-            backend = model.attention
+    learned: list[Learned | None] = [
+        bench.tensors(ref.inputs["learned"]) if "learned" in ref.inputs else None for ref in refs
+    ]
+    model, base = (
+        next((bench.model(ref.inputs[name], spec.dtype) for ref in refs if name in ref.inputs), None)
+        for name in ("model", "base")
+    )
     with ticking() as clock:
-        scores = score_pass(attacks, asked, probe, base=base, device=bench.device)
+        scored = score_pass(
+            [(one.attack, state) for one, state in zip(specs, learned, strict=True)],
+            with_captions(query, spec.captions, spec.source),
+            model,
+            base=base,
+            noise_seed=spec.noise_seed,
+            batch=spec.batch,
+            device=bench.device,
+        )
     figures = clock()
-    spent = float(sum(one.evaluations for one in (probe, base) if one))
-    asked = [float(ATTACKS.get(ref.method).nfe(attacks[n][1])) if probe else 0.0 for n, ref in enumerate(refs)]
-    for n, ref in enumerate(refs):
-        values = scores[f"{ref.method}:{n}"]
+    spent = float(scored.evaluations)
+    asked = [float(one.attack.nfe) if model else 0.0 for one in specs]
+    backend = model.attention if model else ""
+    for n, (ref, values) in enumerate(zip(refs, scored.scores, strict=True)):
         share = (asked[n] + 0.5) / (sum(asked) + 0.5 * len(refs))
         cost = {
             "nfe": asked[n] * len(query),
@@ -99,11 +99,10 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
 
 
 def _crossfit(ref: Ref, bench: Workbench) -> None:
-    from lmia.attacks.blind import BlindSpec, crossfit
-
+    spec = scoring.BlindCrossfitSpec(**ref.spec)
     positives, negatives = (bench.pictures(ref.inputs[name]) for name in ("positives", "negatives"))
     with ticking() as clock:
-        scores = crossfit(BlindSpec(**ref.spec["blind"]), positives, negatives, see=ref.spec["see"])
+        scores = crossfit(spec.blind, positives, negatives, see=spec.see)
     data = to_parquet([*positives.ids, *negatives.ids], np.concatenate(scores))
     bench.store.put_slice(ref, 0, {"00000.parquet": data}, numerics=bench.numerics(), cost=clock())
 

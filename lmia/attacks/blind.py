@@ -11,15 +11,26 @@ Deviations: a control, not an attack. Fitted on people who are not in the query 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
+from lmia.attacks import (
+    Access,
+    Attack,
+    FitInputs,
+    FitRun,
+    Learned,
+    Need,
+    ScoreInputs,
+    Scorer,
+    need,
+    to_arrays,
+    to_tensors,
+)
 from lmia.seeds import seed_of
-from lmia.specs import RequestError, Spec
+from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
@@ -28,54 +39,28 @@ THUMBNAIL = 8
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-class BlindSpec(Spec):
-    """The strength of the classifier."""
+class Blind(Attack, name="blind"):
+    """Logistic regression on features of pictures only."""
+
+    version = 1
+    paper = "control, after Das et al. 2024"
+    role = "control"
+    access: ClassVar[Access] = "none"
+    needs: ClassVar[frozenset[Need]] = frozenset({"positives", "negatives"})
 
     c: float = Field(0.1, gt=0, description="inverse of the ridge penalty, on standardised features")
     seed: int = Field(0, ge=0, description="who falls into which fold of `crossfit`")
 
-
-@ATTACKS.register("blind")
-class Blind(Attack):
-    """Logistic regression on features of pictures only."""
-
-    version = 1
-    Spec = BlindSpec
-    access = "none"
-    needs = frozenset({"positives", "negatives"})
-    learns = True
-    role = "control"
-    paper = "control, after Das et al. 2024"
-
-    @classmethod
-    def fit(
-        cls,
-        spec: BlindSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
+    def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """Scaler and coefficients."""
-        import torch
+        positives = need(inputs.positives, "positives", self)
+        negatives = need(inputs.negatives, "negatives", self)
+        return to_tensors(regress(self.c, features(positives), features(negatives)))
 
-        positives, negatives = need(inputs, ("positives", "negatives"), cls.name)
-        fitted = regress(spec.c, features(positives), features(negatives))
-        return {name: torch.from_numpy(np.atleast_1d(value)) for name, value in fitted.items()}
-
-    @classmethod
-    def prepare(cls, spec: BlindSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """The learned arrays."""
-        assert learned is not None
-        return {name: tensor.numpy() for name, tensor in learned.items()}
-
-    @classmethod
-    def score_batch(
-        cls, spec: BlindSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def scorer(self, inputs: ScoreInputs) -> Scorer:
         """The decision value."""
-        return decide(prepared, features(query))
+        fitted = to_arrays(inputs.learned)
+        return lambda target: decide(fitted, features(target.pictures))
 
 
 def features(pictures: "Pictures") -> np.ndarray:
@@ -121,7 +106,7 @@ def words(pictures: "Pictures", vocabulary: Sequence[str]) -> np.ndarray:
 
 
 def crossfit(
-    spec: BlindSpec,
+    blind: Blind,
     positives: "Pictures",
     negatives: "Pictures",
     folds: int = 5,
@@ -155,10 +140,10 @@ def crossfit(
         phi = [words(side, said) for side in sides]
     else:
         phi = [features(side) for side in sides]
-    fold = [_folds(spec.seed, names, folds) for names in people]
+    fold = [_folds(blind.seed, names, folds) for names in people]
     scores = (np.empty(len(positives)), np.empty(len(negatives)))
     for k in range(folds):
-        fitted = regress(spec.c, phi[0][fold[0] != k], phi[1][fold[1] != k])
+        fitted = regress(blind.c, phi[0][fold[0] != k], phi[1][fold[1] != k])
         for side in (0, 1):
             scores[side][fold[side] == k] = decide(fitted, phi[side][fold[side] == k])
     return scores

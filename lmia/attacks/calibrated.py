@@ -10,104 +10,60 @@ Deviations: none. Attacks that do not ask the target while scoring cannot be wra
 """
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from lmia.attacks import ATTACKS, Access, Attack, Learned, Progress, silent
-from lmia.attacks.components import Component
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+from lmia.attacks import Access, AnyAttack, Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer
+from lmia.attacks.loss import Loss
 
 
-class CalibratedSpec(Component):
-    """Which attack is calibrated."""
-
-    attack: str = Field("loss", description="name of the wrapped attack")
-
-    @model_validator(mode="after")
-    def _asks_the_target(self) -> "CalibratedSpec":
-        attack, inner = self.unwrap()
-        if attack is Calibrated:
-            raise ValueError("calibrated cannot wrap itself")
-        if "model" not in attack.requires(inner):
-            raise ValueError(f"{self.attack!r} does not ask the target while scoring: nothing to calibrate")
-        return self
-
-
-@ATTACKS.register("calibrated")
-class Calibrated(Attack):
+class Calibrated(Attack, name="calibrated"):
     """A score minus the same score on the base model."""
 
     version = 1
-    Spec = CalibratedSpec
-    access = "eps"
-    needs = frozenset({"model", "base", "captions", "shadow", "encoder"})
-    learns = True
     paper = "Watson et al., ICLR 2022"
 
+    attack: AnyAttack = Field(Loss(), description="the wrapped attack: its name, or its kind and settings")
+
+    @field_validator("attack")
     @classmethod
-    def access_for(cls, spec: CalibratedSpec) -> Access:
+    def _asks_the_target(cls, attack: Attack) -> Attack:
+        if isinstance(attack, Calibrated):
+            raise ValueError("calibrated cannot wrap itself")
+        if "model" not in attack.needs:
+            raise ValueError(f"{attack.name!r} does not ask the target while scoring: nothing to calibrate")
+        return attack
+
+    @property
+    def access(self) -> Access:
         """The wrapped attack's."""
-        attack, inner = spec.unwrap()
-        return attack.access_for(inner)
+        return self.attack.access
 
-    @classmethod
-    def requires(cls, spec: CalibratedSpec) -> frozenset[str]:
-        """What the wrapped attack requires, and the base."""
-        attack, inner = spec.unwrap()
-        return attack.requires(inner) | {"base"}
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the wrapped attack needs, and the base."""
+        return self.attack.needs | {"base"}
 
-    @classmethod
-    def fits(cls, spec: CalibratedSpec) -> bool:
+    @property
+    def learns(self) -> bool:
         """Only when the wrapped attack does."""
-        attack, inner = spec.unwrap()
-        return attack.fits(inner)
+        return self.attack.learns
 
-    @classmethod
-    def evaluations(cls, spec: CalibratedSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """The wrapped attack's, on the target and on the base."""
-        attack, inner = spec.unwrap()
-        on_target = attack.evaluations(inner)
+        on_target = self.attack.evaluations
         return on_target | {("base", name): count for name, count in on_target.items()}
 
-    @classmethod
-    def check(cls, spec: CalibratedSpec, captions: Mapping[str, str | None]) -> None:
+    def check(self, captions: Mapping[str, str | None]) -> None:
         """The wrapped attack's check."""
-        attack, inner = spec.unwrap()
-        attack.check(inner, captions)
+        self.attack.check(captions)
 
-    @classmethod
-    def fit(
-        cls,
-        spec: CalibratedSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
-        """What the wrapped attack learns; nothing if it does not."""
-        attack, inner = spec.unwrap()
-        return attack.fit(inner, inputs, device=device, partial=partial, on_progress=on_progress) or {}
+    def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
+        """What the wrapped attack learns."""
+        return self.attack.fit(inputs, run)
 
-    @classmethod
-    def prepare(cls, spec: CalibratedSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(wrapped attack, its spec, what it prepared)."""
-        attack, inner = spec.unwrap()
-        return attack, inner, attack.prepare(inner, learned, base=base, device=device)
-
-    @classmethod
-    def score_batch(
-        cls, spec: CalibratedSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def scorer(self, inputs: ScoreInputs) -> Scorer:
         """s(x; target) - s(x; base)."""
-        attack, inner, inside = prepared
-        on = [
-            attack.score_batch(inner, query, prepared=inside, probe=model, base=base, device=device)
-            for model in (probe, base)
-        ]
-        return on[0] - on[1]
+        score = self.attack.scorer(inputs)
+        return lambda target: score(target) - score(target.base)

@@ -6,15 +6,19 @@ network is used when its safetensors weights are in the local hub cache or can b
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
+from lmia.attacks import Access, Attack, FitInputs, FitRun, Need, ScoreInputs, Scorer, need, to_arrays
 from lmia.specs import RequestError, Spec
 
 if TYPE_CHECKING:
+    import torch
+
     from lmia.data.pictures import Pictures
+    from lmia.models.denoiser import Denoiser
 
 
 class VaeEncoder(Spec):
@@ -39,23 +43,51 @@ class ClipEncoder(Spec):
     revision: str | None = Field(None, description="revision of the repository; null = the current one")
 
 
-Encoder = Annotated[VaeEncoder | TimmEncoder | ClipEncoder, Field(discriminator="kind")]
+Encoder = Annotated[
+    VaeEncoder | TimmEncoder | ClipEncoder,
+    Field(discriminator="kind", description="what pictures are compared by: kind = vae, timm or clip"),
+]
+Encode = Callable[[np.ndarray], np.ndarray]
 
-encoder_field: Any = Field(VaeEncoder(), description="what pictures are compared by: kind = vae, timm or clip")
+
+class GeneratedSet(Attack):
+    """An attack that compares embeddings of pictures with those of the generated set."""
+
+    access: ClassVar[Access] = "text-to-image"
+
+    encoder: Encoder = VaeEncoder()
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The generated set and what the encoder needs."""
+        return encoder_needs(self.encoder) | {"positives"}
+
+    def embedded(self, inputs: FitInputs, run: FitRun) -> np.ndarray:
+        """Embeddings of the generated set: float64 [G, D]."""
+        return embed(self.encoder, need(inputs.positives, "positives", self), base=inputs.base, device=run.device)
+
+    def compare(self, learned: dict[str, np.ndarray], vectors: np.ndarray) -> np.ndarray:
+        """Scores [N] of unit embeddings [N, D]."""
+        raise NotImplementedError
+
+    def scorer(self, inputs: ScoreInputs) -> Scorer:
+        """`compare` under the encoder."""
+        encode, learned = load_encoder(self.encoder, base=inputs.base, device=inputs.device), to_arrays(inputs.learned)
+        return lambda target: self.compare(learned, unit(encode(target.pictures.images())))
 
 
-def encoder_needs(spec: Encoder) -> frozenset[str]:
+def encoder_needs(spec: Encoder) -> frozenset[Need]:
     """What an encoder adds to an attack's needs."""
     return frozenset({"base"} if isinstance(spec, VaeEncoder) else {"encoder"})
 
 
-def embed(spec: Encoder, pictures: "Pictures", *, base: Any, device: str, batch: int = 32) -> np.ndarray:
+def embed(spec: Encoder, pictures: "Pictures", *, base: "Denoiser | None", device: str, batch: int = 32) -> np.ndarray:
     """Embeddings of pictures.
 
     Args:
         spec: which encoder.
         pictures: the pictures.
-        base: the public base model as a TargetModel or a Probe on it; only the VAE encoder uses it.
+        base: the public base model; only the VAE encoder uses it.
         device: where an outside network computes.
         batch: pictures per call.
 
@@ -68,12 +100,12 @@ def embed(spec: Encoder, pictures: "Pictures", *, base: Any, device: str, batch:
     return load_encoder(spec, base=base, device=device, batch=batch)(pictures.images())
 
 
-def load_encoder(spec: Encoder, *, base: Any, device: str, batch: int = 32) -> Callable[[np.ndarray], np.ndarray]:
+def load_encoder(spec: Encoder, *, base: "Denoiser | None", device: str, batch: int = 32) -> Encode:
     """The encoder as a function from uint8 [N, H, W, 3] to float64 [N, D]; arguments as for `embed`."""
     if isinstance(spec, VaeEncoder):
         if base is None:
             raise RequestError("encoder 'vae' needs the base model, and none was given")
-        return _vae(getattr(base, "model", base), batch)
+        return _vae(base, batch)
     network, preparation = _timm(spec) if isinstance(spec, TimmEncoder) else _clip(spec)
     return _network(network.to(device).eval(), preparation, device, batch)
 
@@ -106,7 +138,7 @@ def hub_file(repo: str, name: str, revision: str | None = None) -> Path:
     raise RequestError(f"weights {repo!r} ({name}) are not in the local cache and cannot be fetched: {reason}")
 
 
-def timm_network(model: str, *, revision: str | None = None, **options: Any) -> Any:
+def timm_network(model: str, *, num_classes: int, revision: str | None = None) -> Any:
     """A timm network with its pretrained weights, read from safetensors only.
 
     Raises:
@@ -122,10 +154,11 @@ def timm_network(model: str, *, revision: str | None = None, **options: Any) -> 
     if config is None or not config.hf_hub_id:
         raise RequestError(f"encoder model = {model!r}: timm knows no pretrained weights of that name")
     file = hub_file(config.hf_hub_id, "model.safetensors", revision)
-    return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **options)
+    overlay = {"file": str(file)}
+    return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=num_classes)
 
 
-def _vae(model: Any, batch: int) -> Callable[[np.ndarray], np.ndarray]:
+def _vae(model: "Denoiser", batch: int) -> Encode:
     def encode(images: np.ndarray) -> np.ndarray:
         images = resized(images, model.size, "bicubic")
         parts = [model.encode(images[i : i + batch]).flatten(1).double().cpu() for i in range(0, len(images), batch)]
@@ -143,13 +176,13 @@ class _Preparation(NamedTuple):
     resample: str
 
 
-def _timm(spec: TimmEncoder) -> tuple[Any, _Preparation]:
+def _timm(spec: TimmEncoder) -> tuple["torch.nn.Module", _Preparation]:
     network = timm_network(spec.model, revision=spec.revision, num_classes=0)
     config = network.pretrained_cfg
     return network, _Preparation(config["input_size"][-1], config["mean"], config["std"], config["interpolation"])
 
 
-def _clip(spec: ClipEncoder) -> tuple[Any, _Preparation]:
+def _clip(spec: ClipEncoder) -> tuple["torch.nn.Module", _Preparation]:
     import torch
     from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
@@ -172,7 +205,7 @@ def _clip(spec: ClipEncoder) -> tuple[Any, _Preparation]:
     return Embedding(), _Preparation(network.config.image_size, mean, std, "bicubic")
 
 
-def _network(network: Any, preparation: _Preparation, device: str, batch: int) -> Callable[[np.ndarray], np.ndarray]:
+def _network(network: "torch.nn.Module", preparation: _Preparation, device: str, batch: int) -> Encode:
     import torch
 
     mean = torch.tensor(preparation.mean, device=device).view(1, 3, 1, 1)

@@ -7,69 +7,22 @@ Sign: higher = member.
 Deviations: the paper embeds with CLIP ViT-L/14 (`encoder: {kind: clip}`); the default here is the base model's VAE.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.encoders import Encoder, embed, encoder_field, encoder_needs, load_encoder, unit
-from lmia.specs import Spec
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+from lmia.attacks import FitInputs, FitRun, Learned, to_tensors
+from lmia.attacks.encoders import GeneratedSet, unit
 
 
-class GeneratedSetMeanSpec(Spec):
-    """What pictures are compared by."""
-
-    encoder: Encoder = encoder_field
-
-
-@ATTACKS.register("generated_set_mean")
-class GeneratedSetMean(Attack):
+class GeneratedSetMean(GeneratedSet, name="generated_set_mean"):
     """Cosine with the mean embedding of the generated set."""
 
     version = 1
-    Spec = GeneratedSetMeanSpec
-    access = "text-to-image"
-    needs = frozenset({"positives", "base", "encoder"})
-    learns = True
     paper = "Holme et al., VISAPP 2025 (baseline)"
 
-    @classmethod
-    def requires(cls, spec: GeneratedSetMeanSpec) -> frozenset[str]:
-        """The generated set and what the encoder needs."""
-        return frozenset({"positives"}) | encoder_needs(spec.encoder)
-
-    @classmethod
-    def fit(
-        cls,
-        spec: GeneratedSetMeanSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
+    def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """The mean embedding."""
-        import torch
+        return to_tensors({"mean": self.embedded(inputs, run).mean(axis=0)})
 
-        (positives,) = need(inputs, ("positives",), cls.name)
-        vectors = embed(spec.encoder, positives, base=inputs.get("base"), device=device)
-        return {"mean": torch.from_numpy(vectors.mean(axis=0))}
-
-    @classmethod
-    def prepare(cls, spec: GeneratedSetMeanSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(encoder, mean embedding)."""
-        assert learned is not None
-        return load_encoder(spec.encoder, base=base, device=device), learned["mean"].numpy()
-
-    @classmethod
-    def score_batch(
-        cls, spec: GeneratedSetMeanSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def compare(self, learned: dict[str, np.ndarray], vectors: np.ndarray) -> np.ndarray:
         """The cosine."""
-        encoder, mean = prepared
-        return unit(encoder(query.images())) @ unit(mean[None])[0]
+        return vectors @ unit(learned["mean"][None])[0]

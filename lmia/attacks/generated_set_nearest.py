@@ -8,75 +8,30 @@ Sign: higher (nearer) = more likely a member.
 Deviations: the distance is taken in an embedding (default: the base model's VAE latent), not in pixels.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.encoders import Encoder, embed, encoder_field, encoder_needs, load_encoder, unit
-from lmia.specs import RequestError, Spec
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+from lmia.attacks import FitInputs, FitRun, Learned, need, to_tensors
+from lmia.attacks.encoders import GeneratedSet, unit
+from lmia.specs import RequestError
 
 
-class GeneratedSetNearestSpec(Spec):
-    """How near is near."""
-
-    k: int = Field(1, ge=1, description="nearest generated pictures that are averaged over")
-    encoder: Encoder = encoder_field
-
-
-@ATTACKS.register("generated_set_nearest")
-class GeneratedSetNearest(Attack):
+class GeneratedSetNearest(GeneratedSet, name="generated_set_nearest"):
     """Minus the mean distance to the k nearest generated pictures."""
 
     version = 1
-    Spec = GeneratedSetNearestSpec
-    access = "text-to-image"
-    needs = frozenset({"positives", "base", "encoder"})
-    learns = True
     paper = "Chen et al., CCS 2020 (GAN-Leaks)"
 
-    @classmethod
-    def requires(cls, spec: GeneratedSetNearestSpec) -> frozenset[str]:
-        """The generated set and what the encoder needs."""
-        return frozenset({"positives"}) | encoder_needs(spec.encoder)
+    k: int = Field(1, ge=1, description="nearest generated pictures that are averaged over")
 
-    @classmethod
-    def fit(
-        cls,
-        spec: GeneratedSetNearestSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
+    def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """Unit embeddings of the generated set."""
-        import torch
+        count = len(need(inputs.positives, "positives", self))
+        if count < self.k:
+            raise RequestError(f"k = {self.k}: more than the {count} generated pictures")
+        return to_tensors({"generated": unit(self.embedded(inputs, run))})
 
-        (positives,) = need(inputs, ("positives",), cls.name)
-        if len(positives) < spec.k:
-            raise RequestError(f"k = {spec.k}: more than the {len(positives)} generated pictures")
-        vectors = unit(embed(spec.encoder, positives, base=inputs.get("base"), device=device))
-        return {"generated": torch.from_numpy(vectors)}
-
-    @classmethod
-    def prepare(cls, spec: GeneratedSetNearestSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(encoder, unit vectors of the generated set)."""
-        assert learned is not None
-        return load_encoder(spec.encoder, base=base, device=device), learned["generated"].numpy()
-
-    @classmethod
-    def score_batch(
-        cls, spec: GeneratedSetNearestSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def compare(self, learned: dict[str, np.ndarray], vectors: np.ndarray) -> np.ndarray:
         """Minus the mean distance of unit vectors: ||u - v||^2 = 2 - 2 u.v."""
-        encoder, generated = prepared
-        cosines = unit(encoder(query.images())) @ generated.T
-        nearest = np.sort(cosines, axis=1)[:, -spec.k :]
+        nearest = np.sort(vectors @ learned["generated"].T, axis=1)[:, -self.k :]
         return -np.sqrt(np.maximum(2 - 2 * nearest, 0)).mean(axis=1)

@@ -10,98 +10,50 @@ Deviations: scikit-learn's boosted trees instead of XGBoost. LoRA targets are lo
     the merged weights and not in the adapter's. 10 timesteps equally spaced over the schedule, one noise for all.
 """
 
-from collections.abc import Hashable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.scoring import on_shadows
-from lmia.attacks.trees import decide_trees, fit_trees
-from lmia.specs import Spec
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+from lmia.attacks import Access
+from lmia.attacks.trees import BoostedTrees
+from lmia.models.probe import Probe, gradients_key
 
 
-class GsaSpec(Spec):
-    """Where on the schedule, and the boosted trees."""
+class Gsa1(BoostedTrees, name="gsa1"):
+    """Norms of the gradient of the mean loss."""
+
+    version = 1
+    paper = "Pang et al., PoPETs 2025"
+    access: ClassVar[Access] = "gradient"
+    column: ClassVar[int] = 0
 
     timesteps: tuple[int, ...] = Field(
         (0, 100, 200, 300, 400, 500, 600, 700, 800, 900), min_length=1, description="timesteps averaged over"
     )
-    trees: int = Field(100, ge=1, description="boosting rounds")
-    depth: int = Field(3, ge=1, le=10, description="of each tree")
-    rate: float = Field(0.1, gt=0, le=1, description="shrinkage of each tree")
-    seed: int = Field(0, ge=0, description="attack seed: ties between features")
 
-
-class _Gsa(Attack):
-    """What both forms share."""
-
-    Spec = GsaSpec
-    access = "gradient"
-    needs = frozenset({"model", "shadow"})
-    learns = True
-    paper = "Pang et al., PoPETs 2025"
-    per_timestep: bool
-
-    @classmethod
-    def evaluations(cls, spec: GsaSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """One with its backward per timestep; both forms come from the same passes."""
-        return {("gradients", spec.timesteps): len(spec.timesteps)}
+        return {self.measurement: len(self.timesteps)}
 
-    @classmethod
-    def fit(
-        cls,
-        spec: GsaSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
-        """The trees, from the gradient norms on shadow targets."""
-        import torch
+    @property
+    def measurement(self) -> Hashable:
+        """Both forms' norms."""
+        return gradients_key(self.timesteps)
 
-        (shadows,) = need(inputs, ("shadow",), cls.name)
-        data = on_shadows(shadows, ("gradients", spec.timesteps), lambda probe: _both_norms(spec, probe))
-        x = data.values[:, int(cls.per_timestep)]
-        trees = fit_trees(x, data.labels, trees=spec.trees, depth=spec.depth, rate=spec.rate, seed=spec.seed)
-        return {name: torch.from_numpy(value) for name, value in trees.items()}
+    def measure(self, target: Probe) -> np.ndarray:
+        """Norms of the mean gradient and mean norms, from the same passes: float64 [N, 2, P]."""
+        return target.gradient_norms(self.timesteps)
 
-    @classmethod
-    def prepare(cls, spec: GsaSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """The trees as arrays."""
-        assert learned is not None
-        return {name: tensor.numpy() for name, tensor in learned.items()}
-
-    @classmethod
-    def score_batch(
-        cls, spec: GsaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
-        """The trees' logit."""
-        return decide_trees(prepared, probe.gradient_norms(spec.timesteps, per_timestep=cls.per_timestep))
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """The norms of this form: float64 [N, P]."""
+        return values[:, self.column]
 
 
-@ATTACKS.register("gsa1")
-class Gsa1(_Gsa):
-    """Norms of the gradient of the mean loss."""
-
-    version = 1
-    per_timestep = False
-
-
-@ATTACKS.register("gsa2")
-class Gsa2(_Gsa):
+class Gsa2(Gsa1, name="gsa2"):
     """Mean norms of the gradients of the losses."""
 
     version = 1
-    per_timestep = True
-
-
-def _both_norms(spec: GsaSpec, probe: Any) -> np.ndarray:
-    """Norms of the mean gradient and mean norms, from the same passes: float64 [N, 2, P]."""
-    return np.stack([probe.gradient_norms(spec.timesteps, per_timestep=each) for each in (False, True)], axis=1)
+    column: ClassVar[int] = 1

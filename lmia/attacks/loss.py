@@ -8,61 +8,34 @@ Sign: lower loss = member, hence minus.
 Deviations: the noises e_i come from (noise seed, record id, i): the same for every target, condition and attack.
 """
 
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack
-from lmia.specs import Spec
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
-    from lmia.models.probe import Probe
+from lmia.attacks import Attack
+from lmia.models.probe import Probe, loss_key
 
 
-class LossSpec(Spec):
-    """Where on the schedule, and how many noises."""
+class Loss(Attack, name="loss"):
+    """Minus the denoising error at t."""
+
+    version = 1
+    paper = "Matsumoto et al. 2023; Carlini et al. 2023"
 
     t: int = Field(100, ge=0, le=999, description="timestep")
     noises: int = Field(5, ge=1, description="noises averaged over")
 
-
-@ATTACKS.register("loss")
-class Loss(Attack):
-    """Minus the denoising error at t."""
-
-    version = 1
-    Spec = LossSpec
-    access = "eps"
-    needs = frozenset({"model"})
-    paper = "Matsumoto et al. 2023; Carlini et al. 2023"
-
-    @classmethod
-    def evaluations(cls, spec: LossSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """One per noise."""
-        return {("loss", spec.t, i, None): 1 for i in range(spec.noises)}
+        return {loss_key(self.t, i): 1 for i in range(self.noises)}
 
-    @classmethod
-    def score_batch(
-        cls, spec: LossSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def score(self, target: Probe) -> np.ndarray:
         """-L_t."""
-        return -mean_loss(probe, spec.t, spec.noises)
+        return -mean_loss(target, self.t, self.noises)
 
 
-def mean_loss(probe: "Probe", t: int, noises: int) -> np.ndarray:
-    """L_t over the first `noises` noises of the pictures at hand: float64 [N]."""
-    return np.mean([probe.loss(t, i) for i in range(noises)], axis=0)
-
-
-def t_profile(probe: "Probe", query: "Pictures", timesteps: Sequence[int], noises: int = 5) -> np.ndarray:
-    """The loss over the schedule, -L_t for each t with the same noises: float64 [T, N], higher = member."""
-    profile = np.empty((len(timesteps), len(query)))
-    for start in range(0, len(query), probe.batch):
-        rows = slice(start, min(start + probe.batch, len(query)))
-        probe.show(query.take(list(range(rows.start, rows.stop))))
-        for k, t in enumerate(timesteps):
-            profile[k, rows] = -mean_loss(probe, t, noises)
-    return profile
+def mean_loss(target: Probe, t: int, noises: int) -> np.ndarray:
+    """L_t over the first `noises` noises of the target's pictures: float64 [N]."""
+    return np.mean([target.loss(t, i) for i in range(noises)], axis=0)

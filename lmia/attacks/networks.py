@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmia.attacks import Learned, Progress
 from lmia.seeds import seed_of
 from lmia.training import Training
+
+if TYPE_CHECKING:
+    import torch
 
 SAVE_EVERY_S = 60.0
 
@@ -34,6 +37,15 @@ def restored(build: Callable[[], Any], state: Mapping[str, Any]) -> Any:
         network = build()
     network.load_state_dict(dict(state), assign=True)
     return network.eval()
+
+
+def margins(network: "torch.nn.Module", x: "torch.Tensor") -> np.ndarray:
+    """The logit margins of a network of two classes, class 1 minus class 0: float64 [B]."""
+    import torch
+
+    with torch.inference_mode():
+        logits = network(x).double()
+    return (logits[:, 1] - logits[:, 0]).cpu().numpy()
 
 
 def order(seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray:

@@ -10,22 +10,21 @@ Deviations: crops are resized with Pillow's bicubic filter.
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack
+from lmia.attacks import Attack
 from lmia.attacks.encoders import resized
 from lmia.attacks.loss import mean_loss
-from lmia.specs import Spec
-
-if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+from lmia.models.probe import Probe, loss_key
 
 
-class PfamiSpec(Spec):
-    """Which neighbours a picture is compared with, and where on the schedule."""
+class Pfami(Attack, name="pfami"):
+    """The mean relative growth of the loss under cropping."""
+
+    version = 1
+    paper = "Fu et al. 2023"
 
     crops: int = Field(10, ge=1, description="centre crops, of sides equally spaced between `largest` and `smallest`")
     largest: float = Field(0.95, gt=0, lt=1, description="side of the largest crop, as a share of the picture's")
@@ -33,40 +32,40 @@ class PfamiSpec(Spec):
     timesteps: tuple[int, ...] = Field((100,), min_length=1, description="timesteps averaged over")
     noises: int = Field(2, ge=1, description="noises that each loss is averaged over")
 
+    @property
+    def shares(self) -> list[float]:
+        """Sides of the crops, as shares of the picture's."""
+        return np.linspace(self.largest, self.smallest, self.crops).tolist()
 
-@ATTACKS.register("pfami")
-class Pfami(Attack):
-    """The mean relative growth of the loss under cropping."""
-
-    version = 1
-    Spec = PfamiSpec
-    access = "eps"
-    needs = frozenset({"model"})
-    paper = "Fu et al. 2023"
-
-    @classmethod
-    def evaluations(cls, spec: PfamiSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """Each noise at each timestep for the picture and each crop."""
-        own: dict[Hashable, int] = {("loss", t, i, None): 1 for t in spec.timesteps for i in range(spec.noises)}
-        count = len(spec.timesteps) * spec.noises
-        return own | {("crop losses", share, spec.timesteps, spec.noises): count for share in shares(spec)}
+        own = {loss_key(t, i): 1 for t in self.timesteps for i in range(self.noises)}
+        return own | {self.crop_key(share): len(self.timesteps) * self.noises for share in self.shares}
 
-    @classmethod
-    def score_batch(
-        cls, spec: PfamiSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def crop_key(self, share: float) -> Hashable:
+        """Of `crop_losses`."""
+        return "crop losses", share, self.timesteps, self.noises
+
+    def score(self, target: Probe) -> np.ndarray:
         """The mean over crops and timesteps of (L_t(crop x) - L_t(x)) / L_t(x)."""
-        own = {t: mean_loss(probe, t, spec.noises) for t in spec.timesteps}
+        own = {t: mean_loss(target, t, self.noises) for t in self.timesteps}
         growth = []
-        for share in shares(spec):
-            cropped = crop_losses(probe, share, spec.timesteps, spec.noises)
-            growth += [(loss - own[t]) / own[t] for t, loss in zip(spec.timesteps, cropped, strict=True)]
+        for share in self.shares:
+            cropped = self.crop_losses(target, share)
+            growth += [(loss - own[t]) / own[t] for t, loss in zip(self.timesteps, cropped, strict=True)]
         return np.mean(growth, axis=0)
 
+    def crop_losses(self, target: Probe, share: float) -> np.ndarray:
+        """L_t of the central crops of the target's pictures, remembered by the Probe: float64 [T, N]."""
 
-def shares(spec: PfamiSpec) -> list[float]:
-    """Sides of the crops, as shares of the picture's."""
-    return np.linspace(spec.largest, spec.smallest, spec.crops).tolist()
+        def compute() -> np.ndarray:
+            z0 = target.encode(centre_crops(target.images(), share))
+            return np.stack(
+                [np.mean([target.loss_of(z0, t, i) for i in range(self.noises)], axis=0) for t in self.timesteps]
+            )
+
+        return target.once(self.crop_key(share), compute)
 
 
 def centre_crops(images: np.ndarray, share: float) -> np.ndarray:
@@ -75,13 +74,3 @@ def centre_crops(images: np.ndarray, share: float) -> np.ndarray:
     side = max(1, round(share * size))
     start = (size - side) // 2
     return resized(images[:, start : start + side, start : start + side], size, "bicubic")
-
-
-def crop_losses(probe: Any, share: float, timesteps: tuple[int, ...], noises: int) -> np.ndarray:
-    """L_t of the central crops of the pictures at hand, remembered by the Probe: float64 [T, N]."""
-
-    def compute() -> np.ndarray:
-        z0 = probe.encode(centre_crops(probe.images(), share))
-        return np.stack([np.mean([probe.loss(t, i, z0=z0) for i in range(noises)], axis=0) for t in timesteps])
-
-    return probe.once(("crop losses", share, timesteps, noises), compute)

@@ -10,74 +10,56 @@ Deviations: the paper prints sqrt(pi/2) in PIAN; only sqrt(2/pi) matches E|N(0,1
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack
+from lmia.attacks import Attack
 from lmia.attacks.norms import norm_p
-from lmia.specs import Spec
+from lmia.models.probe import Probe, eps_clean_key
 
 if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+    import torch
 
 
-class PiaSpec(Spec):
-    """Where on the schedule, and which norm."""
+class Pia(Attack, name="pia"):
+    """Minus the error of predicting the target's own first prediction."""
+
+    version = 1
+    paper = "Kong et al., ICLR 2024"
 
     t: int = Field(200, ge=1, le=999, description="timestep")
     p: float = Field(4.0, ge=1, description="order of the norm")
 
-
-@ATTACKS.register("pia")
-class Pia(Attack):
-    """Minus the error of predicting the target's own first prediction."""
-
-    version = 1
-    Spec = PiaSpec
-    access = "eps"
-    needs = frozenset({"model"})
-    paper = "Kong et al., ICLR 2024"
-
-    @classmethod
-    def evaluations(cls, spec: PiaSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """At z0 and at z_t."""
-        return {("eps", 0): 1, (cls.name, spec.t): 1}
+        return {eps_clean_key(0): 1, self.again_key: 1}
 
-    @classmethod
-    def score_batch(
-        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    @property
+    def again_key(self) -> Hashable:
+        """Of eps_th(a z0 + b e0, t, c)."""
+        return self.name, self.t
+
+    def first(self, target: Probe) -> "torch.Tensor":
+        """e0."""
+        return target.eps_clean(0)
+
+    def score(self, target: Probe) -> np.ndarray:
         """-||e0 - eps_th(a z0 + b e0, t, c)||_p."""
-        return _score(probe, probe.eps_clean(0), spec, cls.name)
+        e0 = self.first(target)
+        again = target.once(self.again_key, lambda: target.eps(target.diffuse(self.t, e0), self.t, target.text()))
+        return -norm_p(e0 - again, self.p)
 
 
-@ATTACKS.register("pian")
-class Pian(Attack):
+class Pian(Pia, name="pian"):
     """PIA with the first prediction scaled to a standard normal's mean modulus."""
 
     version = 1
-    Spec = PiaSpec
-    access = "eps"
-    needs = frozenset({"model"})
-    paper = "Kong et al., ICLR 2024"
 
-    @classmethod
-    def evaluations(cls, spec: PiaSpec) -> dict[Hashable, int]:
-        """At z0 and at z_t."""
-        return {("eps", 0): 1, (cls.name, spec.t): 1}
-
-    @classmethod
-    def score_batch(
-        cls, spec: PiaSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
-        """As PIA, with the normalised e0 in both places."""
-        e0 = probe.eps_clean(0)
+    def first(self, target: Probe) -> "torch.Tensor":
+        """The normalised e0."""
+        e0 = target.eps_clean(0)
         modulus = e0.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-        return _score(probe, e0 * ((2 / np.pi) ** 0.5 / modulus), spec, cls.name)
-
-
-def _score(probe: Any, e0: Any, spec: PiaSpec, name: str) -> np.ndarray:
-    again = probe.once((name, spec.t), lambda: probe.eps(probe.diffuse(spec.t, e0), spec.t, probe.text()))
-    return -norm_p(e0 - again, spec.p)
+        return e0 * ((2 / np.pi) ** 0.5 / modulus)

@@ -10,228 +10,167 @@ Deviations: the default embedding is the base model's VAE (paper: DeiT; `encoder
     Evaluations count both branches of classifier-free guidance.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, Shadow, need, silent
-from lmia.attacks.encoders import Encoder, encoder_field, encoder_needs, load_encoder, unit
-from lmia.attacks.networks import restored, seeded, train_classifier
-from lmia.attacks.scoring import Labelled, on_shadows
-from lmia.specs import Spec
+from lmia.attacks import Access, Attack, FitRun, Learned, Need, ScoreInputs, Scorer, to_tensors
+from lmia.attacks.encoders import Encode, Encoder, VaeEncoder, encoder_needs, load_encoder, unit
+from lmia.attacks.networks import margins, restored, seeded, train_classifier
+from lmia.attacks.shadows import Labelled, ShadowTrained
+from lmia.models.probe import Probe, generate_key
 
 if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+    import torch
+
+    from lmia.models.denoiser import Denoiser
 
 
-class ReconstructionSpec(Spec):
-    """What is drawn and what it is compared by."""
+class _Reconstruction(Attack):
+    """What the three heads share: what is drawn and what it is compared by."""
+
+    paper = "Pang and Wang, NDSS 2025"
+    access: ClassVar[Access] = "text-to-image"
 
     m: int = Field(3, ge=1, description="pictures drawn per caption")
     steps: int = Field(30, ge=1, le=1000, description="inference steps")
     guidance: float = Field(7.5, ge=0, description="guidance scale of the drawing")
     seed: int = Field(0, ge=0, description="initial latents come from (seed, record id, i)")
-    encoder: Encoder = encoder_field
+    encoder: Encoder = VaeEncoder()
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The target, captions and what the encoder needs."""
+        return frozenset[Need]({"model", "captions"}) | encoder_needs(self.encoder)
 
-class _Reconstruction(Attack):
-    """What the three heads share."""
-
-    access = "text-to-image"
-    needs = frozenset({"model", "captions", "base", "encoder"})
-    paper = "Pang and Wang, NDSS 2025"
-
-    @classmethod
-    def requires(cls, spec: ReconstructionSpec) -> frozenset[str]:
-        """The target, captions, what the encoder needs and, for a fitted head, shadow targets."""
-        return frozenset({"model", "captions"}) | (cls.needs & {"shadow"}) | encoder_needs(spec.encoder)
-
-    @classmethod
-    def evaluations(cls, spec: ReconstructionSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """Steps for each picture, twice under guidance."""
-        cost = spec.steps * (1 if spec.guidance in (0, 1) else 2)
-        return {("generate", spec.guidance, spec.steps, spec.seed, draw): cost for draw in range(spec.m)}
+        cost = self.steps * (1 if self.guidance in (0, 1) else 2)
+        return {generate_key(self.guidance, self.steps, self.seed, draw): cost for draw in range(self.m)}
+
+    def measuring(self, base: "Denoiser | None", device: str) -> Scorer:
+        """`similarities` under the encoder."""
+        return partial(self.similarities, load_encoder(self.encoder, base=base, device=device))
+
+    def similarities(self, encode: Encode, target: Probe) -> np.ndarray:
+        """s_i of the target's pictures: float64 [N, m]."""
+        own = unit(encode(target.images()))
+        drawn = [unit(encode(target.generate(self.guidance, self.steps, self.seed, draw))) for draw in range(self.m)]
+        return np.stack([(own * other).sum(axis=1) for other in drawn], axis=1)
 
 
-@ATTACKS.register("reconstruction")
-class Reconstruction(_Reconstruction):
+class Reconstruction(_Reconstruction, name="reconstruction"):
     """Mean similarity with what the target draws for the caption."""
 
     version = 1
-    Spec = ReconstructionSpec
 
-    @classmethod
-    def prepare(cls, spec: ReconstructionSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """The encoder."""
-        return load_encoder(spec.encoder, base=base, device=device)
-
-    @classmethod
-    def score_batch(
-        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def scorer(self, inputs: ScoreInputs) -> Scorer:
         """The mean of the s_i."""
-        return similarities(probe, spec, prepared).mean(axis=1)
+        similarities = self.measuring(inputs.base, inputs.device)
+        return lambda target: similarities(target).mean(axis=1)
 
 
-@ATTACKS.register("reconstruction_gaussian")
-class ReconstructionGaussian(_Reconstruction):
+class _Fitted(_Reconstruction, ShadowTrained):
+    """A head that is fitted on the similarities on shadow targets."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """As without a fitted head, and shadow targets."""
+        return super().needs | {"shadow"}
+
+    @property
+    def measurement(self) -> Hashable:
+        """The similarities."""
+        return "similarities", self.m, self.steps, self.guidance, self.seed, self.encoder
+
+
+class ReconstructionGaussian(_Fitted, name="reconstruction_gaussian"):
     """Likelihood ratio of the mean similarity under two Gaussians."""
 
     version = 1
-    Spec = ReconstructionSpec
-    needs = _Reconstruction.needs | {"shadow"}
-    learns = True
 
-    @classmethod
-    def fit(
-        cls,
-        spec: ReconstructionSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
-        """Mean and standard deviation of both classes on shadow targets."""
-        import torch
-
-        (shadows,) = need(inputs, ("shadow",), cls.name)
-        data = _on_shadows(spec, shadows, inputs.get("base"), device)
+    def learn(self, data: Labelled, run: FitRun) -> Learned:
+        """Mean and standard deviation of both classes, non-members first."""
         classes = [data.values.mean(axis=1)[data.labels == label] for label in (0, 1)]
-        return {
-            "mean": torch.tensor([float(s.mean()) for s in classes], dtype=torch.float64),
-            "sd": torch.tensor([max(float(s.std()), 1e-6) for s in classes], dtype=torch.float64),
-        }
+        return to_tensors(
+            {
+                "mean": np.array([s.mean() for s in classes]),
+                "sd": np.array([max(s.std(), 1e-6) for s in classes]),
+            }
+        )
 
-    @classmethod
-    def prepare(cls, spec: ReconstructionSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(encoder, means, standard deviations), non-members first."""
-        assert learned is not None
-        return load_encoder(spec.encoder, base=base, device=device), learned["mean"].numpy(), learned["sd"].numpy()
-
-    @classmethod
-    def score_batch(
-        cls, spec: ReconstructionSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
         """The log likelihood ratio."""
-        encoder, mean, sd = prepared
-        s = similarities(probe, spec, encoder).mean(axis=1)
-        log = [-0.5 * ((s - mean[k]) / sd[k]) ** 2 - np.log(sd[k]) for k in (0, 1)]
-        return log[1] - log[0]
+        mean, sd = learned["mean"].numpy(), learned["sd"].numpy()
+
+        def decide(values: np.ndarray) -> np.ndarray:
+            s = values.mean(axis=1)
+            log = [-0.5 * ((s - mean[k]) / sd[k]) ** 2 - np.log(sd[k]) for k in (0, 1)]
+            return log[1] - log[0]
+
+        return decide
 
 
-class ReconstructionMlpSpec(ReconstructionSpec):
-    """What is drawn, what it is compared by, and the network on top."""
+class ReconstructionMlp(_Fitted, name="reconstruction_mlp"):
+    """A small network on the sorted similarities."""
+
+    version = 1
 
     width: int = Field(32, ge=1, description="hidden units")
     lr: float = Field(1e-3, gt=0, description="Adam learning rate")
     batch: int = Field(32, ge=2, description="records per step")
     epochs: int = Field(100, ge=1, description="passes over the shadow data")
 
-
-@ATTACKS.register("reconstruction_mlp")
-class ReconstructionMlp(_Reconstruction):
-    """A small network on the sorted similarities."""
-
-    version = 1
-    Spec = ReconstructionMlpSpec
-    needs = _Reconstruction.needs | {"shadow"}
-    learns = True
-
-    @classmethod
-    def fit(
-        cls,
-        spec: ReconstructionMlpSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
-        """The network and the standardisation of its inputs, from shadow targets."""
+    def learn(self, data: Labelled, run: FitRun) -> Learned:
+        """The network and the standardisation of its inputs."""
         import torch
 
-        (shadows,) = need(inputs, ("shadow",), cls.name)
-        data = _on_shadows(spec, shadows, inputs.get("base"), device)
         values = np.sort(data.values, axis=1)
         mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
-        x = torch.from_numpy((values - mean) / scale).float().to(device)
+        x = torch.from_numpy((values - mean) / scale).float().to(run.device)
         state = train_classifier(
-            _network(spec).to(device),
+            self._network().to(run.device),
             lambda rows: x[torch.from_numpy(rows).to(x.device)],
             data.keys,
             data.labels.tolist(),
-            lr=spec.lr,
-            batch=spec.batch,
-            epochs=spec.epochs,
-            seed=spec.seed,
-            task=spec.resolved(),
-            device=device,
-            partial=partial,
-            on_progress=on_progress,
+            lr=self.lr,
+            batch=self.batch,
+            epochs=self.epochs,
+            seed=self.seed,
+            task=self.resolved(),
+            device=run.device,
+            partial=run.partial,
+            on_progress=run.on_progress,
         )
-        return {f"network.{name}": tensor for name, tensor in state.items()} | {
-            "mean": torch.from_numpy(mean),
-            "scale": torch.from_numpy(scale),
-        }
+        return {f"network.{name}": tensor for name, tensor in state.items()} | to_tensors(
+            {"mean": mean, "scale": scale}
+        )
 
-    @classmethod
-    def prepare(cls, spec: ReconstructionMlpSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(encoder, network, mean, scale)."""
-        assert learned is not None
-        prefix = "network."
-        state = {k[len(prefix) :]: v for k, v in learned.items() if k.startswith(prefix)}
-        network = restored(lambda: _network(spec), state)
-        encoder = load_encoder(spec.encoder, base=base, device=device)
-        return encoder, network.to(device), learned["mean"].numpy(), learned["scale"].numpy()
-
-    @classmethod
-    def score_batch(
-        cls, spec: ReconstructionMlpSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
         """The logit margin."""
         import torch
 
-        encoder, network, mean, scale = prepared
-        s = np.sort(similarities(probe, spec, encoder), axis=1)
-        with torch.inference_mode():
-            logits = network(torch.from_numpy((s - mean) / scale).float().to(device)).double()
-        return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+        prefix = "network."
+        state = {k.removeprefix(prefix): v for k, v in learned.items() if k.startswith(prefix)}
+        network = restored(self._network, state).to(device)
+        mean, scale = learned["mean"].numpy(), learned["scale"].numpy()
 
+        def decide(values: np.ndarray) -> np.ndarray:
+            x = (np.sort(values, axis=1) - mean) / scale
+            return margins(network, torch.from_numpy(x).float().to(device))
 
-def similarities(probe: Any, spec: ReconstructionSpec, encoder: Any) -> np.ndarray:
-    """s_i of the pictures at hand: float64 [N, m]."""
-    from lmia.models.sample import SampleSpec
+        return decide
 
-    sample = SampleSpec(
-        guidance=spec.guidance,
-        steps=spec.steps,
-        sampler="ddim",
-        seed=spec.seed,
-        dtype=probe.model.dtype,
-        batch=probe.batch,
-    )
-    own = unit(encoder(probe.images()))
-    drawn = [unit(encoder(probe.generate(None, sample, draw))) for draw in range(spec.m)]
-    return np.stack([(own * other).sum(axis=1) for other in drawn], axis=1)
+    def _network(self) -> "torch.nn.Module":
+        def make() -> "torch.nn.Module":
+            from torch.nn import Linear, ReLU, Sequential
 
+            return Sequential(
+                Linear(self.m, self.width), ReLU(), Linear(self.width, self.width), ReLU(), Linear(self.width, 2)
+            )
 
-def _on_shadows(spec: ReconstructionSpec, shadows: Sequence[Shadow], base: Any, device: str) -> Labelled:
-    """`similarities` of all pictures of shadow targets."""
-    encoder = load_encoder(spec.encoder, base=base, device=device)
-    what = ("similarities", spec.m, spec.steps, spec.guidance, spec.seed, spec.encoder)
-    return on_shadows(shadows, what, lambda probe: similarities(probe, spec, encoder))
-
-
-def _network(spec: ReconstructionMlpSpec) -> Any:
-    def make() -> Any:
-        from torch.nn import Linear, ReLU, Sequential
-
-        return Sequential(
-            Linear(spec.m, spec.width), ReLU(), Linear(spec.width, spec.width), ReLU(), Linear(spec.width, 2)
-        )
-
-    return seeded(spec.seed, make)
+        return seeded(self.seed, make)

@@ -10,82 +10,62 @@ Deviations: none known. `rediffuse_vae` is its control: SSIM(x, D(E(x))), which 
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from lmia.attacks import ATTACKS, Attack
-from lmia.specs import Spec
+from lmia.attacks import Access, Attack
+from lmia.models.probe import Probe, vary_key
 
 if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+    import torch
 
 
-class RediffuseSpec(Spec):
-    """How many variations, and how strong."""
+class Rediffuse(Attack, name="rediffuse"):
+    """SSIM of the picture with the mean of its variations."""
+
+    version = 1
+    paper = "Li et al., ICML 2025"
+    access: ClassVar[Access] = "img2img"
 
     n: int = Field(10, ge=1, description="variations averaged over")
     t: int = Field(50, ge=1, le=999, description="timestep up to which noise is added")
     k: int = Field(10, ge=1, description="timesteps per denoising step; divides t")
 
     @model_validator(mode="after")
-    def _divides(self) -> "RediffuseSpec":
+    def _divides(self) -> "Rediffuse":
         if self.t % self.k:
             raise ValueError(f"t = {self.t} is not a multiple of k = {self.k}")
         return self
 
-
-@ATTACKS.register("rediffuse")
-class Rediffuse(Attack):
-    """SSIM of the picture with the mean of its variations."""
-
-    version = 1
-    Spec = RediffuseSpec
-    access = "img2img"
-    needs = frozenset({"model"})
-    paper = "Li et al., ICML 2025"
-
-    @classmethod
-    def evaluations(cls, spec: RediffuseSpec) -> dict[Hashable, int]:
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
         """t/k steps for each variation."""
-        return {("vary", spec.t, spec.k, i): spec.t // spec.k for i in range(spec.n)}
+        return {vary_key(self.t, self.k, i): self.t // self.k for i in range(self.n)}
 
-    @classmethod
-    def score_batch(
-        cls, spec: RediffuseSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def score(self, target: Probe) -> np.ndarray:
         """SSIM(x, mean_i y_i)."""
-        mean = sum(probe.vary(spec.t, spec.k, i).double() for i in range(spec.n)) / spec.n
-        return _similarity(probe, mean)
+        variations = [target.vary(self.t, self.k, i).double() for i in range(self.n)]
+        return similarity(target, sum(variations[1:], variations[0]) / self.n)
 
 
-class RediffuseVaeSpec(Spec):
-    """The control has no parameters."""
-
-
-@ATTACKS.register("rediffuse_vae")
-class RediffuseVae(Attack):
+class RediffuseVae(Attack, name="rediffuse_vae"):
     """SSIM of the picture with its VAE round trip: ReDiffuse's control."""
 
     version = 1
-    Spec = RediffuseVaeSpec
-    access = "img2img"
-    needs = frozenset({"model"})
-    role = "control"
     paper = "control for Li et al., ICML 2025"
+    role = "control"
+    access: ClassVar[Access] = "img2img"
 
-    @classmethod
-    def score_batch(
-        cls, spec: RediffuseVaeSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def score(self, target: Probe) -> np.ndarray:
         """SSIM(x, D(E(x)))."""
-        return _similarity(probe, probe.decode(probe.z0()).double())
+        return similarity(target, target.decode(target.z0()).double())
 
 
-def _similarity(probe: Any, pixels: Any) -> np.ndarray:
-    """SSIM on luminance of the pictures at hand with others [N, 3, S, S] in [-1, 1]."""
-    x = np.moveaxis(probe.images().astype(np.float64) / 255, 3, 1)
+def similarity(target: Probe, pixels: "torch.Tensor") -> np.ndarray:
+    """SSIM on luminance of the target's pictures with others [N, 3, S, S] in [-1, 1]."""
+    x = np.moveaxis(target.images().astype(np.float64) / 255, 3, 1)
     return ssim(luminance(x), luminance((pixels.cpu().numpy() + 1) / 2))
 
 

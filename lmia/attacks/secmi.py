@@ -11,169 +11,123 @@ Deviations: NNs is trained on shadow targets, never on target labels as in the a
     several t shares one trajectory; the authors spend 38 evaluations and a VAE decoding on the same score.
 """
 
-from collections.abc import Hashable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from lmia.attacks import ATTACKS, Attack, Learned, Progress, need, silent
-from lmia.attacks.networks import restored, seeded, train_classifier
-from lmia.attacks.scoring import on_shadows
-from lmia.specs import Spec
+from lmia.attacks import Attack, FitRun, Learned
+from lmia.attacks.networks import margins, restored, seeded, train_classifier
+from lmia.attacks.shadows import Labelled, ShadowTrained
+from lmia.models.probe import Probe, inverted_eps_key
 
 if TYPE_CHECKING:
-    from lmia.data.pictures import Pictures
+    import torch
 
 
-class SecmiSpec(Spec):
-    """Where on the schedule, in which steps."""
+class _Inversion(Attack):
+    """What both forms share: where on the schedule, in which steps."""
+
+    paper = "Duan et al., ICML 2023"
 
     t: int = Field(100, ge=1, le=998, description="timestep at which the error is taken (Shake-to-Leak: 140)")
     k: int = Field(10, ge=1, description="timesteps per DDIM step; divides t")
 
     @model_validator(mode="after")
-    def _fits(self) -> "SecmiSpec":
+    def _fits(self) -> "_Inversion":
         if self.t % self.k:
             raise ValueError(f"t = {self.t} is not a multiple of k = {self.k}")
         if self.t + self.k > 999:
             raise ValueError(f"t + k = {self.t + self.k} is beyond the schedule's last timestep 999")
         return self
 
+    @property
+    def evaluations(self) -> dict[Hashable, int]:
+        """Along 0, k, .., t, t + k; the first one is at the clean latent."""
+        return {inverted_eps_key(step, self.k): 1 for step in range(0, self.t + 2 * self.k, self.k)}
 
-@ATTACKS.register("secmi")
-class Secmi(Attack):
+
+class Secmi(_Inversion, name="secmi"):
     """Minus the squared error of one step up and one step down."""
 
     version = 1
-    Spec = SecmiSpec
-    access = "eps"
-    needs = frozenset({"model"})
-    paper = "Duan et al., ICML 2023"
 
-    @classmethod
-    def evaluations(cls, spec: SecmiSpec) -> dict[Hashable, int]:
-        """t/k to invert, one at t, one at t + k."""
-        return inversion(spec)
-
-    @classmethod
-    def score_batch(
-        cls, spec: SecmiSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def score(self, target: Probe) -> np.ndarray:
         """-sum((psi(phi(z~_t)) - z~_t)^2)."""
-        return -(step_error(probe, spec.t, spec.k) ** 2).sum(axis=(1, 2, 3))
+        return -(step_error(target, self.t, self.k) ** 2).sum(axis=(1, 2, 3))
 
 
-class SecmiNnsSpec(SecmiSpec):
-    """SecMI's error map and the network that judges it."""
+class SecmiNns(ShadowTrained, _Inversion, name="secmi_nns"):
+    """A ResNet-18 on SecMI's error map, trained on shadow targets."""
+
+    version = 1
 
     lr: float = Field(1e-3, gt=0, description="Adam learning rate")
     batch: int = Field(32, ge=2, description="error maps per step")
     epochs: int = Field(15, ge=1, description="passes over the shadow data; the last one is kept")
     seed: int = Field(0, ge=0, description="attack seed: weights and order")
 
+    @property
+    def measurement(self) -> Hashable:
+        """The error map."""
+        return "step error", self.t, self.k
 
-@ATTACKS.register("secmi_nns")
-class SecmiNns(Attack):
-    """A ResNet-18 on SecMI's error map, trained on shadow targets."""
+    def measure(self, target: Probe) -> np.ndarray:
+        """|psi(phi(z~_t)) - z~_t|: float64 [N, C, H, W]."""
+        return np.abs(step_error(target, self.t, self.k))
 
-    version = 1
-    Spec = SecmiNnsSpec
-    access = "eps"
-    needs = frozenset({"model", "shadow"})
-    learns = True
-    paper = "Duan et al., ICML 2023"
-
-    @classmethod
-    def evaluations(cls, spec: SecmiNnsSpec) -> dict[Hashable, int]:
-        """As SecMI."""
-        return inversion(spec)
-
-    @classmethod
-    def fit(
-        cls,
-        spec: SecmiNnsSpec,
-        inputs: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        partial: Path | None = None,
-        on_progress: Progress = silent,
-    ) -> Learned:
+    def learn(self, data: Labelled, run: FitRun) -> Learned:
         """The network's state and the scale of the error maps."""
         import torch
 
-        (shadows,) = need(inputs, ("shadow",), cls.name)
-        maps = on_shadows(
-            shadows, ("step error", spec.t, spec.k), lambda probe: np.abs(step_error(probe, spec.t, spec.k))
-        )
-        scale = float(maps.values.mean())
-        x = torch.from_numpy(maps.values / scale).float().to(device)
+        scale = float(data.values.mean())
+        x = torch.from_numpy(data.values / scale).float().to(run.device)
         state = train_classifier(
-            _network(spec, x.shape[1]).to(device),
+            self._network(x.shape[1]).to(run.device),
             lambda rows: x[torch.from_numpy(rows).to(x.device)],
-            maps.keys,
-            maps.labels.tolist(),
-            lr=spec.lr,
-            batch=spec.batch,
-            epochs=spec.epochs,
-            seed=spec.seed,
-            task=spec.resolved(),
-            device=device,
-            partial=partial,
-            on_progress=on_progress,
+            data.keys,
+            data.labels.tolist(),
+            lr=self.lr,
+            batch=self.batch,
+            epochs=self.epochs,
+            seed=self.seed,
+            task=self.resolved(),
+            device=run.device,
+            partial=run.partial,
+            on_progress=run.on_progress,
         )
         return {f"network.{name}": tensor for name, tensor in state.items()} | {
             "scale": torch.tensor([scale], dtype=torch.float64)
         }
 
-    @classmethod
-    def prepare(cls, spec: SecmiNnsSpec, learned: Learned | None, *, base: Any, device: str) -> Any:
-        """(network in eval mode, scale)."""
-        assert learned is not None
-        state = {name.removeprefix("network."): value for name, value in learned.items() if name != "scale"}
-        network = restored(lambda: _network(spec, state["conv1.weight"].shape[1]), state)
-        return network.to(device), float(learned["scale"][0])
-
-    @classmethod
-    def score_batch(
-        cls, spec: SecmiNnsSpec, query: "Pictures", *, prepared: Any, probe: Any, base: Any, device: str
-    ) -> np.ndarray:
+    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
         """The logit margin, member minus non-member."""
         import torch
 
-        network, scale = prepared
-        x = torch.from_numpy(np.abs(step_error(probe, spec.t, spec.k)) / scale).float().to(device)
-        with torch.inference_mode():
-            logits = network(x).double()
-        return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+        state = {name.removeprefix("network."): value for name, value in learned.items() if name != "scale"}
+        network = restored(lambda: self._network(state["conv1.weight"].shape[1]), state).to(device)
+        scale = float(learned["scale"][0])
+        return lambda maps: margins(network, torch.from_numpy(maps / scale).float().to(device))
+
+    def _network(self, channels: int) -> "torch.nn.Module":
+        """A ResNet-18 for small maps: 3 x 3 stride 1 first, no max-pool."""
+
+        def make() -> "torch.nn.Module":
+            import timm
+            import torch
+
+            network = timm.create_model("resnet18", num_classes=2, in_chans=channels)
+            network.conv1 = torch.nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
+            network.maxpool = torch.nn.Identity()
+            return network
+
+        return seeded(self.seed, make)
 
 
-def inversion(spec: SecmiSpec) -> dict[Hashable, int]:
-    """The evaluations along 0, k, .., t, t + k; the first one is at the clean latent."""
-    return {
-        ("eps", 0) if step == 0 else ("inverted", spec.k, step): 1 for step in range(0, spec.t + 2 * spec.k, spec.k)
-    }
-
-
-def step_error(probe: Any, t: int, k: int) -> np.ndarray:
+def step_error(target: Probe, t: int, k: int) -> np.ndarray:
     """psi(phi(z~_t)) - z~_t: float64 [N, C, H, W]. The steps are taken in double precision: the error is small."""
-    z = probe.inverted(t, k)[-1].double()
-    up = probe.ddim(z, probe.inverted_eps(t, k).double(), t, t + k)
-    down = probe.ddim(up, probe.inverted_eps(t + k, k).double(), t + k, t)
+    z = target.inverted(t, k)[-1].double()
+    up = target.ddim(z, target.inverted_eps(t, k).double(), t, t + k)
+    down = target.ddim(up, target.inverted_eps(t + k, k).double(), t + k, t)
     return (down - z).cpu().numpy()
-
-
-def _network(spec: SecmiNnsSpec, channels: int) -> Any:
-    """A ResNet-18 for small maps: 3 x 3 stride 1 first, no max-pool."""
-
-    def make() -> Any:
-        import timm
-        import torch
-
-        network = timm.create_model("resnet18", num_classes=2, in_chans=channels)
-        network.conv1 = torch.nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-        network.maxpool = torch.nn.Identity()
-        return network
-
-    return seeded(spec.seed, make)

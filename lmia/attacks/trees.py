@@ -1,8 +1,35 @@
 """Gradient-boosted trees as plain tensors, so that what an attack learned is safetensors and never pickle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from pydantic import Field
+
+from lmia.attacks import FitRun, Learned, to_arrays, to_tensors
+from lmia.attacks.shadows import Labelled, ShadowTrained
+
+
+class BoostedTrees(ShadowTrained):
+    """An attack that fits boosted trees on what it measures on shadow targets; the score is their logit."""
+
+    trees: int = Field(100, ge=1, description="boosting rounds")
+    depth: int = Field(3, ge=1, le=10, description="of each tree")
+    rate: float = Field(0.1, gt=0, le=1, description="shrinkage of each tree")
+    seed: int = Field(0, ge=0, description="attack seed: ties between features")
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """Features [N, F] of what was measured."""
+        raise NotImplementedError
+
+    def learn(self, data: Labelled, run: FitRun) -> Learned:
+        """The trees."""
+        x = self.features(data.values)
+        return to_tensors(fit_trees(x, data.labels, trees=self.trees, depth=self.depth, rate=self.rate, seed=self.seed))
+
+    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
+        """The trees' logit."""
+        fitted = to_arrays(learned)
+        return lambda values: decide_trees(fitted, self.features(values))
 
 
 def fit_trees(x: np.ndarray, labels: np.ndarray, *, trees: int, depth: int, rate: float, seed: int) -> dict:

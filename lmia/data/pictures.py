@@ -1,7 +1,7 @@
 """The one table of pictures: drawn, real, watermarked and generated ones alike."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -130,6 +130,10 @@ class Pictures:
         for images in made._decoded.values():
             images.setflags(write=False)
         return made
+
+    def chunks(self, size: int) -> "Iterator[Pictures]":
+        """The pictures in parts of at most `size`."""
+        return (self.take(range(start, min(start + size, len(self)))) for start in range(0, len(self), size))
 
     def select(self, ids: Sequence[str]) -> "Pictures":
         """The pictures with these ids, in this order; KeyError names one that is missing."""

@@ -68,7 +68,7 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
 
 def attack_scores(model: StableDiffusion, pictures: "Pictures") -> dict[str, np.ndarray]:
     """Loss at several steps (one noise) and PIA at t = 200, p = 4, higher = member: float64 [N] each."""
-    probe = Probe(model, noise_seed=0, batch=50).show(pictures)
+    probe = Probe(model, pictures, batch=50)
     scores = {f"loss t={t}": -probe.loss(t, 0) for t in LOSS_TIMES}
     first = probe.eps_clean(0)
     second = probe.eps(probe.diffuse(200, first), 200, probe.text())

@@ -28,7 +28,7 @@ def loaded_after(code: str) -> set[str]:
         "import lmia, bench",
         "import bench.cli, contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): bench.cli.main(['--help'])",
         "from bench import campaign; from bench.cells import load; campaign.questions(load('tiny'))",
-        "from lmia.attacks import ATTACKS; [ATTACKS.get(n).nfe(ATTACKS.get(n).Spec()) for n in ATTACKS.names()]",
+        "from lmia.attacks import ATTACKS; [ATTACKS.get(n)().nfe for n in ATTACKS.names()]",
         "import lmia.metrics.estimands, lmia.metrics.low_fpr, lmia.metrics.sets",
     ],
 )

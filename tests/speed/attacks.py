@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmia.attacks import ATTACKS, Shadow
+from lmia.attacks import ATTACKS, FitInputs, FitRun, Shadow
 from lmia.attacks.scoring import nfe_asked, score_pass
 from lmia.data.pictures import Pictures
 
@@ -37,7 +37,6 @@ def main() -> None:
     from lmia.embedded.architecture import ArchitectureSpec
     from lmia.embedded.testing import random_model
     from lmia.models.load import load_model
-    from lmia.models.probe import Probe
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
@@ -51,35 +50,32 @@ def main() -> None:
     model = load_model([folder], device=options.device)
     other = load_model([random_model(Path(tempfile.mkdtemp()) / "base", 1, ArchitectureSpec())], device=options.device)
     query = pictures("query", options.pictures, model.size)
-    shadow = [Shadow(model, pictures("in", 8, model.size), pictures("out", 8, model.size))]
+    shadows = (Shadow(model, pictures("in", 8, model.size), pictures("out", 8, model.size)),)
     entries = []
     for name in ATTACKS.names():
-        attack = ATTACKS.get(name)
+        attack = ATTACKS.get(name)()
         if attack.access == "eps":
-            spec = attack.Spec()
-            fitted = attack.fit(spec, {"shadow": shadow, "base": other}, device=options.device)
-            entries.append((name, spec, fitted))
+            entries.append((attack, attack.fit(FitInputs(shadows=shadows, base=other), FitRun(options.device))))
 
     def timed(chosen: list) -> tuple[dict, float, float, int]:
-        target, base = Probe(model, 0, options.batch), Probe(other, 0, options.batch)
         wall, busy = time.perf_counter(), time.process_time()
-        scores = score_pass(chosen, query, target, base=base, device=options.device)
-        spent = target.evaluations + base.evaluations
-        return scores, time.perf_counter() - wall, time.process_time() - busy, spent
+        scored = score_pass(chosen, query, model, base=other, batch=options.batch, device=options.device)
+        scores = {attack.name: values for (attack, _), values in zip(chosen, scored.scores, strict=True)}
+        return scores, time.perf_counter() - wall, time.process_time() - busy, scored.evaluations
 
     timed(entries[:1])  # warm up
-    alone = {name: timed([(name, spec, fitted)]) for name, spec, fitted in entries}
+    alone = {attack.name: timed([(attack, learned)]) for attack, learned in entries}
     together, wall, busy, spent = timed(entries)
     difference = max(
         float(np.abs(together[name] - result[0][name]).max() / np.abs(result[0][name]).max())
         for name, result in alone.items()
     )
     report = {
-        "attacks": [name for name, _, _ in entries],
+        "attacks": list(alone),
         "pictures": len(query),
         "evaluations_per_picture": {
             "sum_of_each_alone": sum(result[3] for result in alone.values()) / len(query),
-            "declared": nfe_asked(entry[:2] for entry in entries),
+            "declared": nfe_asked(attack for attack, _ in entries),
             "together": spent / len(query),
         },
         "wall_s": {"sum_of_each_alone": sum(result[1] for result in alone.values()), "together": wall},

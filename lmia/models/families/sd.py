@@ -174,9 +174,8 @@ class StableDiffusion(Denoiser):
         """(sqrt(abar_t), sqrt(1 - abar_t)), abar_t the scheduler's cumulative signal power after step t."""
         import torch
 
-        signal, noise = self._levels
         if not isinstance(t, torch.Tensor):
-            return float(signal[t]), float(noise[t])
+            return self._levels[t]
         on_device, noise_on_device = self._levels_on_device
         return on_device[t].view(-1, 1, 1, 1), noise_on_device[t].view(-1, 1, 1, 1)
 
@@ -233,17 +232,14 @@ class StableDiffusion(Denoiser):
         return images.to(self.device)
 
     @cached_property
-    def _levels(self) -> tuple[Any, Any]:
-        """sqrt(abar), sqrt(1 - abar) by training step, float64 [T] on the CPU."""
-        import torch
-
-        abar = self.scheduler.alphas_cumprod.to("cpu", torch.float64)
-        return abar.sqrt(), (1 - abar).sqrt()
+    def _levels(self) -> list[tuple[float, float]]:
+        """(sqrt(abar), sqrt(1 - abar)) by training step."""
+        return [(abar**0.5, (1 - abar) ** 0.5) for abar in self.abar().tolist()]
 
     @cached_property
     def _levels_on_device(self) -> tuple[Any, Any]:
-        signal, noise = self._levels
-        return signal.float().to(self.device), noise.float().to(self.device)
+        abar = self.abar()
+        return abar.sqrt().float().to(self.device), (1 - abar).sqrt().float().to(self.device)
 
 
 def save_part(module: Any, folder: Path, dtype: str) -> None:

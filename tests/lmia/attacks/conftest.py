@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS, Shadow
+from lmia.attacks import FitInputs, FitRun, Shadow, attack_from
+from lmia.attacks.scoring import score_pass
 from lmia.data.pictures import Pictures
 
 # Cheaper than the defaults, same code. An attack that is not named here is tested with its defaults.
@@ -17,12 +18,20 @@ SMALL = {
     "reconstruction_mlp": {"m": 2, "steps": 3, "epochs": 2},
     "rediffuse": {"n": 2},
     "pfami": {"crops": 3},
-    "combined": {"attacks": [{"attack": "loss"}, {"attack": "pia"}, {"attack": "pian"}, {"attack": "secmi"}]},
+    "combined": {"attacks": ["loss", "pia", {"kind": "pian"}, "secmi"]},
 }
 
 
 def small(name):
-    return ATTACKS.get(name).Spec.model_validate(SMALL.get(name, {}))
+    return attack_from(name, SMALL.get(name, {}))
+
+
+def fitted(attack, inputs):
+    return attack.fit(inputs, FitRun()) if attack.learns else None
+
+
+def scored(attack, pictures, model=None, learned=None, **how):
+    return score_pass([(attack, learned)], pictures, model, **how).scores[0]
 
 
 def drawn(tag, count, size=32):
@@ -68,12 +77,12 @@ def query():
 
 @pytest.fixture(scope="session")
 def inputs(target, base):
-    return {
-        "positives": drawn("generated", 8),
-        "negatives": drawn("auxiliary", 8),
-        "base": base,
-        "shadow": [Shadow(target, drawn("in", 6), drawn("out", 6))],
-    }
+    return FitInputs(
+        positives=drawn("generated", 8),
+        negatives=drawn("auxiliary", 8),
+        base=base,
+        shadows=(Shadow(target, drawn("in", 6), drawn("out", 6)),),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +92,7 @@ def learned(inputs):
 
     def of(name):
         if name not in kept:
-            attack, spec = ATTACKS.get(name), small(name)
-            kept[name] = attack.fit(spec, inputs) if attack.fits(spec) else None
+            kept[name] = fitted(small(name), inputs)
         return kept[name]
 
     return of
@@ -92,14 +100,10 @@ def learned(inputs):
 
 @pytest.fixture(scope="session")
 def scores(learned, base, query):
-    """The scores of an attack on a given model, with a fresh Probe."""
-    from lmia.models.probe import Probe
+    """The scores of an attack on a given model."""
 
-    def of(name, model, pictures=query, batch=16, chunk=None):
-        from lmia.attacks.scoring import score_pass
-
-        more = {} if chunk is None else {"chunk": chunk}
-        entry = (name, small(name), learned(name))
-        return score_pass([entry], pictures, Probe(model, 5, batch), base=Probe(base, 5, batch), **more)[name]
+    def of(name, model, pictures=query, batch=16, chunk=64):
+        how = {"base": base, "noise_seed": 5, "batch": batch, "chunk": chunk}
+        return scored(small(name), pictures, model, learned(name), **how)
 
     return of

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS
-from lmia.attacks.blind import crossfit, features
+from lmia.attacks import FitInputs, FitRun
+from lmia.attacks.blind import Blind, crossfit, features
 from lmia.attacks.encoders import ClipEncoder, TimmEncoder, embed, hub_file
+from lmia.attacks.generated_set_classifier import GeneratedSetClassifier
 from lmia.data.pictures import Pictures
 from lmia.specs import RequestError
-from tests.lmia.attacks.conftest import drawn
+from tests.lmia.attacks.conftest import drawn, scored
 from tests.lmia.attacks.planted import auc
-
-CLASSIFIER = ATTACKS.get("generated_set_classifier")
-BLIND = ATTACKS.get("blind")
 
 
 def shifted(pictures, tag, by):
@@ -81,25 +79,24 @@ def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
 def test_classifier_tells_two_styles_apart(tmp_path):
     import torch
 
-    spec = CLASSIFIER.Spec(size=32, epochs=3, batch=8)
-    inputs = {"positives": shifted(drawn("p", 16), "p", 50), "negatives": shifted(drawn("n", 16), "n", -50)}
+    attack = GeneratedSetClassifier(size=32, epochs=3, batch=8)
+    inputs = FitInputs(shifted(drawn("p", 16), "p", 50), shifted(drawn("n", 16), "n", -50))
     figures = []
-    learned = CLASSIFIER.fit(spec, inputs, partial=tmp_path, on_progress=figures.append)
+    learned = attack.fit(inputs, FitRun(partial=tmp_path, on_progress=figures.append))
     assert figures[-1]["epoch"] == 3 and figures[-1]["train_loss"] < figures[0]["train_loss"]
     a, b = shifted(drawn("q", 10), "p", 50), shifted(drawn("r", 10), "n", -50)
-    assert auc(CLASSIFIER.score(spec, a, learned=learned), CLASSIFIER.score(spec, b, learned=learned)) > 0.9
-    other = CLASSIFIER.fit(CLASSIFIER.Spec(size=32, epochs=3, batch=8, seed=1), inputs)
+    assert auc(scored(attack, a, learned=learned), scored(attack, b, learned=learned)) > 0.9
+    other = GeneratedSetClassifier(size=32, epochs=3, batch=8, seed=1).fit(inputs, FitRun())
     assert not torch.equal(other["conv1.weight"], learned["conv1.weight"])
 
 
 def test_bfloat16_training_and_the_small_stem():
-    inputs = {"positives": drawn("p", 4), "negatives": drawn("n", 4)}
-    for spec in (
-        CLASSIFIER.Spec(size=16, epochs=1, dtype="bfloat16"),
-        CLASSIFIER.Spec(size=16, epochs=1, stem="small"),
+    for attack in (
+        GeneratedSetClassifier(size=16, epochs=1, dtype="bfloat16"),
+        GeneratedSetClassifier(size=16, epochs=1, stem="small"),
     ):
-        learned = CLASSIFIER.fit(spec, inputs)
-        assert np.isfinite(CLASSIFIER.score(spec, drawn("q", 2), learned=learned)).all()
+        learned = attack.fit(FitInputs(drawn("p", 4), drawn("n", 4)), FitRun())
+        assert np.isfinite(scored(attack, drawn("q", 2), learned=learned)).all()
     assert learned["conv1.weight"].shape == (64, 3, 3, 3)
 
 
@@ -113,10 +110,10 @@ def test_weights_that_are_not_there_are_an_error(monkeypatch, tmp_path):
             embed(encoder, drawn("q", 2), base=None, device="cpu")
     with pytest.raises(RequestError, match="Invalid pretrained tag"):
         embed(TimmEncoder(model="resnet18.nonesuch"), drawn("q", 2), base=None, device="cpu")
-    spec = CLASSIFIER.Spec(pretrained=True)
-    assert "encoder" in CLASSIFIER.requires(spec)
+    attack = GeneratedSetClassifier(pretrained=True)
+    assert "encoder" in attack.needs
     with pytest.raises(RequestError, match="not in the local cache"):
-        CLASSIFIER.fit(spec, {"positives": drawn("p", 2), "negatives": drawn("n", 2)})
+        attack.fit(FitInputs(drawn("p", 2), drawn("n", 2)), FitRun())
 
 
 def test_timm_encoder_with_weights_that_are_there(monkeypatch, tmp_path):
@@ -131,20 +128,20 @@ def test_timm_encoder_with_weights_that_are_there(monkeypatch, tmp_path):
 
 
 def test_blind_sees_style_and_nothing_where_there_is_nothing():
-    spec = BLIND.Spec()
+    attack = Blind()
     positives, negatives = shifted(drawn("p", 40), "p", 30), drawn("n", 40)
     assert features(positives).shape == (40, 222)
-    learned = BLIND.fit(spec, {"positives": positives, "negatives": negatives})
+    learned = attack.fit(FitInputs(positives, negatives), FitRun())
     a, b = shifted(drawn("q", 40), "p", 30), drawn("r", 40)
-    scores = [BLIND.score(spec, side, learned=learned) for side in (a, b)]
+    scores = [scored(attack, side, learned=learned) for side in (a, b)]
     assert auc(*scores) > 0.7
-    null = crossfit(spec, drawn("half a", 80), drawn("half b", 80))
+    null = crossfit(attack, drawn("half a", 80), drawn("half b", 80))
     assert abs(auc(*null) - 0.5) < 0.2
 
 
 def test_crossfit_keeps_a_person_together():
     """Twins in the pictures are no help: each person is scored by a model that saw none of theirs."""
-    spec = BLIND.Spec(c=1000)
+    attack = Blind(c=1000)
     a, b = drawn("a", 16), drawn("b", 16)
 
     def twice(pictures):
@@ -152,9 +149,9 @@ def test_crossfit_keeps_a_person_together():
             [pictures, Pictures.of([f"{i}x" for i in pictures.ids], pictures.images(), identity=pictures.identities)]
         )
 
-    scores = crossfit(spec, twice(a), twice(b), folds=4)
+    scores = crossfit(attack, twice(a), twice(b), folds=4)
     assert np.array_equal(scores[0][:16], scores[0][16:]), "both photos of a person come from one model"
     with pytest.raises(RequestError, match="on both sides"):
-        crossfit(spec, a, a)
+        crossfit(attack, a, a)
     with pytest.raises(RequestError, match="at least 2 people"):
-        crossfit(spec, a.take([0, 1]), b)
+        crossfit(attack, a.take([0, 1]), b)

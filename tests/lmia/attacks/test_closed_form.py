@@ -5,9 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS
-from lmia.attacks.clid import losses as clid_losses
+from lmia.attacks import FitInputs, FitRun, attack_from
+from lmia.attacks.calibrated import Calibrated
+from lmia.attacks.clid import Clid
+from lmia.attacks.generated_set_mean import GeneratedSetMean
+from lmia.attacks.generated_set_nearest import GeneratedSetNearest
 from lmia.attacks.secmi import step_error
+from tests.lmia.attacks.conftest import drawn, scored
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def toy(target, query):
             return (self.function(self.value, z, t, text),)
 
     def make(function, value=1.0):
-        return Probe(dataclasses.replace(target, unet=Toy(function, value)), 3).show(query)
+        return Probe(dataclasses.replace(target, unet=Toy(function, value)), query, noise_seed=3)
 
     return make
 
@@ -42,8 +46,7 @@ def constant(kappa, z, t, text):
 
 
 def score(name, probe, **settings):
-    attack = ATTACKS.get(name)
-    return attack.score(attack.Spec(**settings), probe.query, probe=probe)
+    return attack_from(name, settings).score(probe)
 
 
 def coefficients(probe, t):
@@ -120,13 +123,14 @@ def test_pfami_of_a_constant_denoiser_is_zero(toy):
 
 
 def test_clid_of_a_denoiser_without_captions_has_no_discrepancy(toy):
-    values = clid_losses(toy(linear, KAPPA), (485, 495, 505))
+    values = Clid(timesteps=(485, 495, 505)).measure(toy(linear, KAPPA))
     assert np.array_equal(values[:, 1:], np.repeat(values[:, :1], 4, axis=1))
 
 
 def test_clid_sees_the_caption(toy):
     """A denoiser that adds the mean text state: the loss of a reduced caption is another one."""
-    values = clid_losses(toy(lambda k, z, t, text: k * z + text.mean(dim=(1, 2)).view(-1, 1, 1, 1)), (500,))
+    probe = toy(lambda k, z, t, text: k * z + text.mean(dim=(1, 2)).view(-1, 1, 1, 1))
+    values = Clid(timesteps=(500,)).measure(probe)
     assert (np.abs(values[:, 1:] - values[:, :1]) > 0).all()
 
 
@@ -138,43 +142,34 @@ def test_gsa_of_a_linear_denoiser(toy):
         a, b = coefficients(probe, t)
         z = a * z0 + b * noise
         slopes.append((2 * (KAPPA * z - noise) * z).mean(axis=(1, 2, 3)))
-    assert np.allclose(probe.gradient_norms((100, 700))[:, 0], np.abs(np.mean(slopes, axis=0)), rtol=1e-4)
-    both = probe.gradient_norms((100, 700), per_timestep=True)[:, 0]
-    assert np.allclose(both, np.mean(np.abs(slopes), axis=0), rtol=1e-4)
+    of_mean, mean_of = probe.gradient_norms((100, 700))[:, :, 0].T
+    assert np.allclose(of_mean, np.abs(np.mean(slopes, axis=0)), rtol=1e-4)
+    assert np.allclose(mean_of, np.mean(np.abs(slopes), axis=0), rtol=1e-4)
 
 
 def test_calibration_against_the_same_model_is_zero(target, query):
-    from lmia.models.probe import Probe
-
-    attack = ATTACKS.get("calibrated")
-    scores = attack.score(attack.Spec(), query, probe=Probe(target, 1), base=Probe(target, 1))
+    scores = scored(Calibrated(), query, target, base=target, noise_seed=1)
     assert np.array_equal(scores, np.zeros(4))
 
 
 def test_nearest_and_mean_of_the_picture_itself(query, base):
-    from lmia.models.probe import Probe
-
-    inputs = {"positives": query, "base": base}
-    nearest, mean = ATTACKS.get("generated_set_nearest"), ATTACKS.get("generated_set_mean")
-    learned = nearest.fit(nearest.Spec(), inputs)
-    assert np.allclose(nearest.score(nearest.Spec(), query, learned=learned, base=Probe(base)), 0, atol=1e-6)
-    alone = {"positives": query.take([2]), "base": base}
-    cosines = mean.score(mean.Spec(), query, learned=mean.fit(mean.Spec(), alone), base=Probe(base))
+    nearest, mean = GeneratedSetNearest(), GeneratedSetMean()
+    learned = nearest.fit(FitInputs(query, base=base), FitRun())
+    assert np.allclose(scored(nearest, query, learned=learned, base=base), 0, atol=1e-6)
+    learned = mean.fit(FitInputs(query.take([2]), base=base), FitRun())
+    cosines = scored(mean, query, learned=learned, base=base)
     assert cosines.argmax() == 2 and np.isclose(cosines[2], 1)
 
 
 def test_nearest_is_the_distance_of_unit_vectors(query, base):
     from lmia.attacks.encoders import VaeEncoder, embed
-    from lmia.models.probe import Probe
-    from tests.lmia.attacks.conftest import drawn
 
-    attack, generated = ATTACKS.get("generated_set_nearest"), drawn("others", 5)
-    spec = attack.Spec(k=2)
-    learned = attack.fit(spec, {"positives": generated, "base": base})
+    attack, generated = GeneratedSetNearest(k=2), drawn("others", 5)
+    learned = attack.fit(FitInputs(generated, base=base), FitRun())
     u, v = (embed(VaeEncoder(), p, base=base, device="cpu") for p in (query, generated))
     u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
     distances = np.sort(np.linalg.norm(u[:, None] - v[None], axis=2), axis=1)
-    assert np.allclose(attack.score(spec, query, learned=learned, base=Probe(base)), -distances[:, :2].mean(axis=1))
+    assert np.allclose(scored(attack, query, learned=learned, base=base), -distances[:, :2].mean(axis=1))
 
 
 def test_ssim():

@@ -3,145 +3,132 @@
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS, Attack
-from lmia.attacks.scoring import attack_of, nfe_asked, nfe_shared, score_pass
+from lmia.attacks import ATTACKS, FitInputs, FitRun, Shadow, attack_from
+from lmia.attacks.blind import Blind
+from lmia.attacks.calibrated import Calibrated
+from lmia.attacks.combined import Combined
+from lmia.attacks.loss import Loss
+from lmia.attacks.scoring import nfe_asked, nfe_shared, score_pass
+from lmia.attacks.secmi import Secmi
 from lmia.specs import RequestError, UnknownName
-from tests.lmia.attacks.conftest import drawn, small
+from tests.lmia.attacks.conftest import drawn, fitted, scored, small
 
 
 def entries(learned):
-    chosen = [name for name in ATTACKS.names() if ATTACKS.get(name).access == "eps"]
-    return [(name, small(name), learned(name)) for name in chosen]
+    return [(small(name), learned(name)) for name in ATTACKS.names() if small(name).access == "eps"]
 
 
 def test_together_as_alone_with_half_the_evaluations(scores, learned, target, base, query):
-    from lmia.models.probe import Probe
-
     attacks = entries(learned)
-    probe, reference = Probe(target, 5), Probe(base, 5)
-    together = score_pass(attacks, query, probe, base=reference)
-    for name, _, _ in attacks:
-        assert np.array_equal(together[name], scores(name, target)), name
-    spent, specs = probe.evaluations + reference.evaluations, [entry[:2] for entry in attacks]
-    assert spent == nfe_shared(specs) * len(query), "what the plan promises is what is spent"
-    assert 2 * spent <= nfe_asked(specs) * len(query)
+    together = score_pass(attacks, query, target, base=base, noise_seed=5)
+    for (attack, _), values in zip(attacks, together.scores, strict=True):
+        assert np.array_equal(values, scores(attack.name, target)), attack.name
+    spent, asked = together.evaluations, [attack for attack, _ in attacks]
+    assert spent == nfe_shared(asked) * len(query), "what the plan promises is what is spent"
+    assert 2 * spent <= nfe_asked(asked) * len(query)
 
 
 def test_one_attack_with_several_specs(scores, target, query):
-    from lmia.models.probe import Probe
-
-    spec = ATTACKS.get("secmi").Spec
-    probe = Probe(target, 5)
-    both = score_pass([("secmi:100", spec(), None), ("secmi:140", spec(t=140), None)], query, probe)
-    assert np.array_equal(both["secmi:100"], scores("secmi", target))
-    assert not np.array_equal(both["secmi:100"], both["secmi:140"])
-    assert probe.evaluations == 16 * len(query), "one trajectory serves both"
+    (early, late), spent = score_pass([(Secmi(), None), (Secmi(t=140), None)], query, target, noise_seed=5)
+    assert np.array_equal(early, scores("secmi", target))
+    assert not np.array_equal(early, late)
+    assert spent == 16 * len(query), "one trajectory serves both"
 
 
 def test_chunks_do_not_matter(learned, target, base):
-    from lmia.models.probe import Probe
-
-    pictures, attacks = drawn("many", 11), [("loss", small("loss"), None), ("pia", small("pia"), None)]
-    whole = score_pass(attacks, pictures, Probe(target, 5, 4))
-    parts = score_pass(attacks, pictures, Probe(target, 5, 4), chunk=3)
-    for name in whole:
-        assert np.array_equal(whole[name], parts[name]), "a chunk is rounded up to whole batches: the same bits"
-
-
-def test_t_profile(target, query):
-    from lmia.attacks.loss import t_profile
-    from lmia.models.probe import Probe
-
-    attack = ATTACKS.get("loss")
-    profile = t_profile(Probe(target, 5), query, (50, 100, 800), noises=2)
-    assert profile.shape == (3, len(query))
-    assert np.array_equal(profile[1], attack.score(attack.Spec(noises=2), query, probe=Probe(target, 5)))
+    pictures, attacks = drawn("many", 11), [(small("loss"), None), (small("pia"), None)]
+    whole = score_pass(attacks, pictures, target, noise_seed=5, batch=4)
+    parts = score_pass(attacks, pictures, target, noise_seed=5, batch=4, chunk=3)
+    for one, other in zip(whole.scores, parts.scores, strict=True):
+        assert np.array_equal(one, other), "a chunk is rounded up to whole batches: the same bits"
 
 
 def test_noises_belong_to_the_record(target, query):
     """Another noise seed gives other scores; another target, order or subset the same noises."""
-    from lmia.models.probe import Probe
-
-    attack = ATTACKS.get("loss")
-    one = attack.score(attack.Spec(), query, probe=Probe(target, 1, 1))
-    assert not np.array_equal(one, attack.score(attack.Spec(), query, probe=Probe(target, 2, 1)))
-    assert np.array_equal(one[2:3], attack.score(attack.Spec(), query.take([2]), probe=Probe(target, 1, 1)))
+    one = scored(Loss(), query, target, noise_seed=1, batch=1)
+    assert not np.array_equal(one, scored(Loss(), query, target, noise_seed=2, batch=1))
+    assert np.array_equal(one[2:3], scored(Loss(), query.take([2]), target, noise_seed=1, batch=1))
 
 
 @pytest.mark.parametrize(
-    ("attacks", "message"),
+    ("attack", "message"),
     [
-        ([("los", None, None)], "did you mean 'loss'"),
-        ([("loss", ATTACKS.get("loss").Spec(), None)], "'loss' needs a model"),
-        ([("blind", ATTACKS.get("blind").Spec(), None)], "'blind' needs a learned state"),
-        ([("loss", None, None), ("loss", None, None)], "NAME:TAG"),
+        (Loss(), "'loss' needs a model"),
+        (Calibrated(), "'calibrated' needs a model"),
+        (Blind(), "'blind' needs a learned state"),
     ],
 )
-def test_mistakes_are_named_before_any_work(attacks, message, query):
-    with pytest.raises((RequestError, UnknownName), match=message):
-        score_pass(attacks, query, None)
+def test_mistakes_are_named_before_any_work(attack, message, query):
+    with pytest.raises(RequestError, match=message):
+        score_pass([(attack, None)], query, None)
+
+
+def test_names_and_settings_are_checked():
+    with pytest.raises(UnknownName, match="did you mean 'loss'"):
+        attack_from("los", {})
+    with pytest.raises(RequestError, match=r"attacks.loss: .*did you mean 'noises'"):
+        attack_from("loss", {"noise": 3}, "attacks.loss")
+    with pytest.raises(RequestError, match="t = -1"):
+        attack_from("loss", {"t": -1})
+    with pytest.raises(RequestError, match="kind 'pia' is not that of 'loss'"):
+        attack_from("loss", {"kind": "pia"})
+    with pytest.raises(TypeError, match="'blind' scores with what it learned"):
+        Blind().score(None)
 
 
 def test_missing_captions_are_refused(target, learned, query):
-    from lmia.models.probe import Probe
-
     bare = query.with_columns(caption=["a man", *query.captions[1:]])
     with pytest.raises(RequestError, match=r"query/0.* 2 words"):
-        score_pass([("clid", small("clid"), learned("clid"))], bare, Probe(target))
+        scored(small("clid"), bare, target, learned("clid"))
     none = query.with_columns(caption=[None] * len(query))
     with pytest.raises(RequestError, match="needs a caption"):
-        score_pass([("reconstruction", small("reconstruction"), None)], none, Probe(target), base=Probe(target))
+        scored(small("reconstruction"), none, target, base=target)
 
 
 def test_fit_names_what_is_missing():
     for name in ATTACKS.names():
-        if ATTACKS.get(name).fits(small(name)):
+        if small(name).learns:
             with pytest.raises(RequestError, match="cannot be fitted without"):
-                ATTACKS.get(name).fit(small(name), {})
+                small(name).fit(FitInputs(), FitRun())
 
 
 def test_wrapping_is_checked():
-    calibrated, combined = ATTACKS.get("calibrated").Spec, ATTACKS.get("combined").Spec
-    assert calibrated(attack="pia", settings={"t": 200}).identity() == {"attack": "pia"}
-    for spec, values, message in (
-        (calibrated, {"attack": "piaa"}, "did you mean 'pia'"),
-        (calibrated, {"attack": "pia", "settings": {"tt": 3}}, "tt"),
-        (calibrated, {"attack": "generated_set_nearest"}, "nothing to calibrate"),
-        (calibrated, {"attack": "calibrated"}, "cannot wrap itself"),
-        (combined, {"attacks": [{"attack": "combined"}]}, "cannot contain itself"),
+    inside = Calibrated(attack={"kind": "pia", "t": 200}).identity()["attack"]
+    assert inside == {"kind": "pia", "version": 1}, (
+        "settings equal to the defaults are dropped: equal requests are equal"
+    )
+    for method, values, message in (
+        (Calibrated, {"attack": "piaa"}, "did you mean 'pia'"),
+        (Calibrated, {"attack": {"kind": "pia", "tt": 3}}, "tt"),
+        (Calibrated, {"attack": {"t": 3}}, "the kind of the attack is missing"),
+        (Calibrated, {"attack": "generated_set_nearest"}, "nothing to calibrate"),
+        (Calibrated, {"attack": "calibrated"}, "cannot wrap itself"),
+        (Combined, {"attacks": [{"kind": "combined"}]}, "cannot contain itself"),
+        (Combined, {"attacks": ["blind"]}, "cannot be combined"),
     ):
         with pytest.raises(ValueError, match=message):
-            spec.model_validate(values)
+            method.model_validate(values)
 
 
 def test_bounds_are_checked():
-    secmi = ATTACKS.get("secmi").Spec
     for values, message in (({"t": 105}, "multiple of k"), ({"t": 990, "k": 10}, "last timestep")):
         with pytest.raises(ValueError, match=message):
-            secmi(**values)
+            Secmi(**values)
 
 
 def test_access_of_a_wrapper_is_that_of_what_it_wraps():
-    calibrated, combined = ATTACKS.get("calibrated"), ATTACKS.get("combined")
-    assert calibrated.access_for(calibrated.Spec(attack="gsa1")) == "gradient"
-    assert "shadow" in calibrated.requires(calibrated.Spec(attack="gsa1"))
-    assert combined.access_for(combined.Spec()) == "eps"
-    both = [{"attack": "rediffuse"}, {"attack": "calibrated", "settings": {"attack": "gsa2"}}]
-    assert combined.access_for(combined.Spec(attacks=both)) == "gradient"
-    assert combined.requires(combined.Spec(attacks=both)) == {"model", "shadow", "base"}
-
-
-def test_labels():
-    assert attack_of("loss") == attack_of("loss:t=400") == "loss"
-    assert issubclass(ATTACKS.get("loss"), Attack)
+    assert Calibrated(attack="gsa1").access == "gradient" and Calibrated(attack="gsa1").learns
+    assert "shadow" in Calibrated(attack="gsa1").needs
+    assert Combined().access == "eps"
+    both = Combined(attacks=["rediffuse", {"kind": "calibrated", "attack": "gsa2"}])
+    assert both.access == "gradient"
+    assert both.needs == {"model", "shadow", "base"}
 
 
 def test_attacks_fitted_on_one_shadow_share_what_they_measure(target):
-    from lmia.attacks import Shadow
-
-    def fitted(*shadows):
+    def both_fitted(*shadows):
         return [
-            ATTACKS.get(name).fit(small(name), {"shadow": [shadow]})
+            fitted(small(name), FitInputs(shadows=(shadow,)))
             for name, shadow in zip(("gsa1", "gsa2"), shadows, strict=True)
         ]
 
@@ -149,9 +136,9 @@ def test_attacks_fitted_on_one_shadow_share_what_they_measure(target):
         return Shadow(target, drawn("in", 4), drawn("out", 4))
 
     one, two, both = shadow(), shadow(), shadow()
-    apart, together = fitted(one, two), fitted(both, both)
+    apart, together = both_fitted(one, two), both_fitted(both, both)
     assert all(
         a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a) for a, b in zip(apart, together, strict=True)
     )
-    spent = [sum(probe.evaluations for probe in shadow.probes) for shadow in (one, two, both)]
+    spent = [shadow.meter.evaluations for shadow in (one, two, both)]
     assert spent == [16, 16, 16], "8 pictures at 2 timesteps, once for both"

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS, Shadow
-from lmia.attacks.scoring import score_pass
+from lmia.attacks import ATTACKS, FitInputs, Shadow, attack_from
 from lmia.data.pictures import Pictures
-from tests.lmia.attacks.conftest import SMALL, drawn
+from tests.lmia.attacks.conftest import SMALL, drawn, fitted, scored
 from tests.lmia.attacks.planted import auc, memorised
 
 COUNT = 12
@@ -42,31 +41,28 @@ def world(target):
         "unseen": unseen,
         "target": memorised(target, members),
         "base": base,
-        "inputs": {
-            "base": base,
-            "shadow": [Shadow(memorised(target, shadow_members), shadow_members, shadow_unseen)],
-            "positives": generations(members, 6, "drawn"),
-            "negatives": generations(people("part c"), 6, "other"),
-        },
+        "inputs": FitInputs(
+            base=base,
+            shadows=(Shadow(memorised(target, shadow_members), shadow_members, shadow_unseen),),
+            positives=generations(members, 6, "drawn"),
+            negatives=generations(people("part c"), 6, "other"),
+        ),
     }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_members_are_found_and_only_where_they_are(name, world):
-    from lmia.models.probe import Probe
-
-    attack = ATTACKS.get(name)
-    spec = attack.Spec.model_validate(SETTINGS.get(name, {}))
-    learned = attack.fit(spec, world["inputs"]) if attack.fits(spec) else None
+    attack = attack_from(name, SETTINGS.get(name, {}))
+    learned = fitted(attack, world["inputs"])
 
     def measure(model):
         scores = [
-            score_pass([(name, spec, learned)], world[side], Probe(model, 5), base=Probe(world["base"], 5))[name]
+            scored(attack, world[side], model, learned, base=world["base"], noise_seed=5)
             for side in ("members", "unseen")
         ]
         return auc(*scores)
 
     assert measure(world["target"]) > 0.9
-    if "model" in attack.requires(spec):
+    if "model" in attack.needs:
         # the standard error of an AUC without signal is sqrt((2 n + 1) / (12 n^2)) = .12
         assert abs(measure(world["base"]) - 0.5) < 0.3

@@ -6,8 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lmia.attacks import ATTACKS
+from lmia.attacks import attack_from
+from lmia.attacks.clid import Clid
+from lmia.attacks.reconstruction import Reconstruction
 from lmia.seeds import rng
+from tests.lmia.attacks.conftest import scored
 
 SEED = 11
 
@@ -146,10 +149,8 @@ def literal(target):
 def test_agrees_with_the_formula(formula, literal, target, query):
     import torch
 
-    from lmia.models.probe import Probe
-
-    attack, pictures = ATTACKS.get(formula.__name__), query.take([0, 1])
-    scores = attack.score(attack.Spec(), pictures, probe=Probe(target, SEED))
+    pictures = query.take([0, 1])
+    scores = scored(attack_from(formula.__name__, {}), pictures, target, noise_seed=SEED)
     with torch.no_grad():
         rows = zip(pictures.ids, pictures.images(), pictures.captions, strict=True)
         expected = [formula(literal, *row) for row in rows]
@@ -159,11 +160,10 @@ def test_agrees_with_the_formula(formula, literal, target, query):
 def test_clid_losses_agree_with_the_formula(literal, target, query):
     import torch
 
-    from lmia.attacks.clid import losses
     from lmia.models.probe import Probe
 
     pictures = query.take([0, 1])
-    measured = losses(Probe(target, SEED).show(pictures), (485, 495, 505))
+    measured = Clid(timesteps=(485, 495, 505)).measure(Probe(target, pictures, noise_seed=SEED))
     for row, (record, image, caption) in enumerate(
         zip(pictures.ids, pictures.images(), pictures.captions, strict=True)
     ):
@@ -185,8 +185,7 @@ def test_gradient_norms_agree_with_the_formula(literal, target, query):
     from lmia.models.probe import Probe
 
     timesteps, pictures = (100, 700), query.take([1])
-    probe = Probe(target, SEED).show(pictures)
-    measured = [probe.gradient_norms(timesteps, per_timestep=each)[0] for each in (False, True)]
+    measured = Probe(target, pictures, noise_seed=SEED).gradient_norms(timesteps)[0]
     z0, c = literal.latent(pictures.images()[0]).detach(), literal.text(pictures.captions[0])
     parameters = list(literal.unet.requires_grad_(True).parameters())
     gradients = []
@@ -204,12 +203,9 @@ def test_gradient_norms_agree_with_the_formula(literal, target, query):
 
 
 def test_reconstruction_is_the_cosine_with_what_was_drawn(target, base, query):
-    from lmia.models.probe import Probe
     from lmia.models.sample import SampleSpec, generate
 
-    attack = ATTACKS.get("reconstruction")
-    spec = attack.Spec(m=2, steps=3, seed=4)
-    scores = attack.score(spec, query, probe=Probe(target, SEED), base=Probe(base, SEED))
+    scores = scored(Reconstruction(m=2, steps=3, seed=4), query, target, base=base, noise_seed=SEED)
     sample = SampleSpec(guidance=7.5, steps=3, sampler="ddim", seed=4)
     for row, (record, caption) in enumerate(zip(query.ids, query.captions, strict=True)):
         own, cosines = base.encode(query.images()[[row]]).flatten().double(), []
