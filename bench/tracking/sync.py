@@ -36,23 +36,27 @@ LAYOUT = 1  # raised when what is written for a row changes, so that old runs ar
 # The runs of a campaign as MLflow's UI first shows them: the leaderboard. Anybody may choose another view there.
 VIEW = "leaderboard"
 _NUMBERS = ("rank", "delta_auc", "delta_auc_low", "delta_auc_high", "delta_bound", "mde", "p_adjusted", "auc")
-_AXES = ("attack", "aux", "guidance", "prompt", "steps", "epochs", "method")
-_VIEW = {
-    "searchFilter": "tags.section = 'ranked' and tags.current = 'yes'",
-    "orderByKey": "metrics.`delta_bound`",
-    "orderByAsc": False,
-    "selectedColumns": [
-        *[f"metrics.`{name}`" for name in _NUMBERS],
-        *[f"params.`{name}`" for name in _AXES],
-        "tags.`section`",
-    ],
-}
-_EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.experiment.primaryMetric.name": "delta_auc",
-    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
-    f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW),
-}
+
+
+def _experiment_tags(board: Board) -> dict[str, str]:
+    """What MLflow is told of the experiment; the columns are the attack and every axis that varies."""
+    axes = ["attack", *(axis for axis in board.varying if axis != "attack")]
+    view = {
+        "searchFilter": "tags.section = 'ranked' and tags.current = 'yes'",
+        "orderByKey": "metrics.`delta_bound`",
+        "orderByAsc": False,
+        "selectedColumns": [
+            *[f"metrics.`{name}`" for name in _NUMBERS],
+            *[f"params.`{axis}`" for axis in axes],
+            "tags.`section`",
+        ],
+    }
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.experiment.primaryMetric.name": "delta_auc",
+        "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class _Campaign:
     def __init__(self, database: Database, board: Board):
         self.database, self.board, self.client = database, board, database.client
         self.usual = Usual(board)
-        self.experiment = database.experiment(experiment_name(board.campaign.name), _EXPERIMENT_TAGS)
+        self.experiment = database.experiment(experiment_name(board.campaign.name), _experiment_tags(board))
         runs = database.runs(self.experiment)
         self.known_parent = runs.get("campaign", {}).get(board.campaign.name)
         self.known_cells: Mapping[str, Run] = runs.get("cell", {})
