@@ -85,7 +85,7 @@ def run(
     """
     from bench import campaign
     from bench.cells import load
-    from bench.driver import Event
+    from bench.events import Event
     from bench.leaderboard.rank import join
     from bench.progress import Progress
     from bench.store import Store

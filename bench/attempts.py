@@ -8,20 +8,22 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from bench.store import Store
 
 MAX_ATTEMPTS = 3
+AttemptState = Literal["running", "done", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job. `state` is running, done, failed or interrupted."""
+    """One try at a job."""
 
     job: str
     title: str
-    state: str
+    state: AttemptState
     started_at: float
     node: str
     pid: int
@@ -34,19 +36,20 @@ def begin(store: Store, job: str, title: str, run: str) -> str:
     """Record that a try starts now; returns the key to `end` it with."""
     key = f"attempts/{job}/{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
     attempt = Attempt(job, title, "running", time.time(), socket.gethostname(), os.getpid(), run)
-    store.write_json(key, attempt.__dict__)
+    store.write_json(key, asdict(attempt))
     return key
 
 
-def end(store: Store, key: str, state: str, error: str = "") -> None:
+def end(store: Store, key: str, state: AttemptState, error: str = "") -> None:
     """Record how a try ended."""
-    value = store.read_json(key)
-    store.write_json(key, {**value, "state": state, "error": error, "seconds": time.time() - value["started_at"]})
+    attempt = _read(store, key)
+    ended = replace(attempt, state=state, error=error, seconds=time.time() - attempt.started_at)
+    store.write_json(key, asdict(ended))
 
 
 def of(store: Store, job: str) -> list[Attempt]:
     """All tries at a job, oldest first."""
-    return [Attempt(**store.read_json(f"attempts/{job}/{name}")) for name in store.names(f"attempts/{job}")]
+    return [_read(store, key) for key in _keys(store, job)]
 
 
 def failures(store: Store, job: str) -> list[Attempt]:
@@ -56,17 +59,16 @@ def failures(store: Store, job: str) -> list[Attempt]:
 
 def interrupt(store: Store, job: str, run: str) -> None:
     """The driver of `run` stops: its tries that are still running do not count."""
-    for name in store.names(f"attempts/{job}"):
-        key = f"attempts/{job}/{name}"
-        value = store.read_json(key)
-        if value["run"] == run and value["state"] == "running":
-            store.write_json(key, {**value, "state": "interrupted"})
+    for key in _keys(store, job):
+        attempt = _read(store, key)
+        if attempt.run == run and attempt.state == "running":
+            store.write_json(key, asdict(replace(attempt, state="interrupted")))
 
 
-def forgive(store: Store, job: str) -> None:
-    """Forget all tries at a job, so that it is tried again."""
-    for name in store.names(f"attempts/{job}"):
-        store.remove(f"attempts/{job}/{name}")
+def reset(store: Store, job: str) -> None:
+    """Forget all attempts at a job, so that it is tried again."""
+    for key in _keys(store, job):
+        store.remove(key)
 
 
 def reason(attempts: list[Attempt]) -> str:
@@ -74,3 +76,11 @@ def reason(attempts: list[Attempt]) -> str:
     spoken = [attempt.error for attempt in attempts if attempt.error]
     last = spoken[-1].strip().splitlines()[-1] if spoken else "ended without a word (killed, or out of memory)"
     return f"{len(attempts)} attempts failed; the last: {last}"
+
+
+def _keys(store: Store, job: str) -> list[str]:
+    return [f"attempts/{job}/{name}" for name in store.names(f"attempts/{job}")]
+
+
+def _read(store: Store, key: str) -> Attempt:
+    return Attempt(**store.read_json(key))

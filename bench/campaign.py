@@ -13,7 +13,8 @@ from bench.artifacts.artifact import Artifact, walk
 from bench.axes import not_applicable
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
-from bench.driver import Driver, Observer, Outcome, revision
+from bench.driver import Driver, revision
+from bench.events import Observer, Outcome
 from bench.leaderboard.attachments import Attachments, Curve, ModelRef
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row

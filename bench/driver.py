@@ -11,51 +11,38 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bench import attempts
-from bench.artifacts.artifact import Artifact, Job, walk
+from bench.artifacts.artifact import Artifact, walk
+from bench.events import End, JobDone, JobNews, Observer, Outcome, Wave
+from bench.jobs import Damaged, Executor, Job, JobStatus, News, Stage
 from bench.plan.graph import Survey, ref_of, survey
-from bench.stages import STAGES, stage_module
+from bench.stages import STAGES
 from bench.store import InfrastructureError, Ref, Store
 from bench.workbench import Runtime, Workbench
 
-Event = dict[str, Any]
-Observer = Callable[[Event], None]
-
-
-@dataclass
-class Outcome:
-    """What became of a run.
-
-    Attributes:
-        made: number of jobs done by this run.
-        failed: reason by address, of artifacts that could not be made (and of targets that hang on them).
-        repaired: keys of damaged parts that were found and remade.
-        seconds: wall time.
-    """
-
-    made: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    repaired: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+if TYPE_CHECKING:
+    from bench.engine.worker import WorkerSettings
 
 
 def plan_jobs(
-    needed: Iterable[Artifact], store: Store | None, refs: dict[str, Ref] | None = None, stages: dict | None = None
+    missing: Iterable[Artifact],
+    store: Store | None,
+    refs: Mapping[str, Ref] | None = None,
+    stages: Mapping[str, Stage[Any]] = STAGES,
 ) -> list[Job]:
-    """Jobs that make the needed artifacts; for those in `refs` ready to run, for the others to tell the work.
+    """Jobs that make the missing artifacts; for those in `refs` ready to run, for the others to tell the work.
 
     Args:
-        needed: artifacts that are missing.
+        missing: artifacts that are not there.
         store: where finished slices are looked up; None plans from scratch.
         refs: artifacts whose inputs are there; None: all, with hypothetical inputs.
-        stages: module path by kind.
+        stages: by kind of artifact.
     """
     by_kind: dict[str, list[Artifact]] = defaultdict(list)
-    for artifact in needed:
+    for artifact in missing:
         if refs is None or artifact.address in refs:
             by_kind[artifact.kind].append(artifact)
 
@@ -67,7 +54,7 @@ def plan_jobs(
 
     jobs: list[Job] = []
     for kind, artifacts in by_kind.items():
-        jobs += stage_module((stages or STAGES)[kind]).jobs([(a, ref(a)) for a in artifacts], done)
+        jobs += stages[kind].jobs([(a, ref(a)) for a in artifacts], done)
     return sorted(jobs, key=lambda job: job.order)
 
 
@@ -80,14 +67,14 @@ class Driver:
         runtime: Runtime,
         *,
         observer: Observer = lambda _: None,
-        stages: dict | None = None,
+        stages: Mapping[str, Stage[Any]] = STAGES,
         revision: str = "",
         max_repairs: int = 3,
     ):
         self.store = store
         self.runtime = runtime
         self.observer = observer
-        self.stages = stages or STAGES
+        self.stages = stages
         self.revision = revision
         self.max_repairs = max_repairs
         self.run_name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -107,58 +94,62 @@ class Driver:
         """
         started, outcome = time.monotonic(), Outcome()
         also = self._damaged(targets, outcome)
-        repairs, forgiven = 0, set[str]()
+        repairs, reset = 0, set[str]()
         with self._stack:
             while True:
                 state = survey(targets, self.store, also)
-                jobs = plan_jobs(state.needed, self.store, state.refs, self.stages)
+                jobs = plan_jobs(state.missing, self.store, state.refs, self.stages)
                 if retry:
                     for job in jobs:
-                        if job.name not in forgiven:
-                            attempts.forgive(self.store, job.name)
-                            forgiven.add(job.name)
+                        if job.name not in reset:
+                            attempts.reset(self.store, job.name)
+                            reset.add(job.name)
                 jobs = self._without_quarantined(jobs, outcome)
                 if not jobs:
                     break
-                self.observer({"event": "wave", "jobs": jobs, "needed": self._all_work(state), "run": self.run_name})
+                self.observer(Wave(jobs, self._all_work(state)))
                 corrupt = self._wave(jobs, outcome)
                 if corrupt:
                     repairs += 1
                     if repairs > self.max_repairs:
-                        raise InfrastructureError(f"parts keep being damaged in {self.store.uri}: {corrupt[-1]}")
-                    self._discard(corrupt, outcome)
+                        raise InfrastructureError(f"parts keep being damaged in {self.store.uri}: {corrupt[-1].error}")
+                    for damaged in [status.damaged for status in corrupt if status.damaged]:
+                        self._discard(damaged, outcome)
         state = survey(targets, self.store, also)
-        self._blame(targets, state, outcome)
+        self._give_reasons(targets, state, outcome)
         outcome.seconds = time.monotonic() - started
-        self.observer({"event": "end", "outcome": outcome})
+        self.observer(End(outcome))
         return outcome
 
     # ---- one wave
 
-    def _wave(self, jobs: list[Job], outcome: Outcome) -> list[list[str]]:
-        """Run the jobs of one executor and stage; returns what was found damaged on the way.
+    def _wave(self, jobs: list[Job], outcome: Outcome) -> list[JobStatus]:
+        """Run the jobs of one executor and stage; returns those that found an input damaged.
 
         What the driver does itself comes first: it is quick and may free more work for the Ray jobs. Then whatever
         more hangs on: an attack that could be fitted already waits for the pictures of the others, so that all are
         one experiment, and a scoring waits for the attacks that are still to be fitted, so that all share one pass.
         """
-        groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        groups: dict[tuple[Executor, str], list[Job]] = defaultdict(list)
         for job in jobs:
-            groups[job.executor, "" if job.executor == "driver" else job.stage].append(job)
+            groups[job.executor, "" if job.executor == "driver" else job.stage.name].append(job)
         executor, _ = chosen = min(groups, key=lambda k: (k[0] != "driver", min(job.order[:1] for job in groups[k])))
         batch = groups[chosen]
         named = {job.name: job for job in batch}
-        corrupt: list[list[str]] = []
+        corrupt: list[JobStatus] = []
         try:
             for status in self._statuses(executor, batch):
-                job = named[status["name"]]
-                self.observer({"event": "job", "job": job, **status})
-                if status["state"] == "done":
+                job = named[status.name]
+                if isinstance(status, News):
+                    self.observer(JobNews(job, status.figures))
+                    continue
+                self.observer(JobDone(job, status))
+                if status.state == "done":
                     outcome.made += 1
-                elif status["state"] == "corrupt":
-                    corrupt.append([status["error"], *status["damaged"]])
-                elif status["state"] == "infrastructure":
-                    raise InfrastructureError(f"{job.title}: {status['error']}")
+                elif status.state == "corrupt":
+                    corrupt.append(status)
+                elif status.state == "infrastructure":
+                    raise InfrastructureError(f"{job.title}: {status.error}")
         except (KeyboardInterrupt, InfrastructureError):
             with contextlib.suppress(InfrastructureError):
                 for job in batch:
@@ -166,41 +157,37 @@ class Driver:
             raise
         return corrupt
 
-    def _statuses(self, executor: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
-        order = {
-            "store": self.store.uri,
-            "runtime": self.runtime.model_dump(),
-            "run": self.run_name,
-            "revision": self.revision,
-        }
-        plain = [{"name": j.name, "stage": j.stage, "title": j.title, "payload": j.payload} for j in jobs]
+    def _statuses(self, executor: Executor, jobs: Sequence[Job]) -> Iterator[News | JobStatus]:
+        from bench.engine.worker import WorkerSettings, run_job
+
         if executor == "driver":
-            from bench.engine.worker import run_job
-
             bench = Workbench(self.store, self.runtime, "cpu", self.revision)
-            for one in plain:
-                yield run_job(one, self.run_name, bench)
+            yield from (run_job(job, self.run_name, bench) for job in jobs)
             return
-        device = self._connect()
+        settings = WorkerSettings(self.store.uri, self.runtime, self.run_name, self.revision, self._connect())
         try:
-            if executor == "data":
-                from bench.engine import data
-
-                yield from data.run_jobs(plain, order, device)
-            else:
-                from bench.engine import tune
-
-                # Ray Data takes seconds to import; it is needed next, and this process only waits for trainings.
-                threading.Thread(target=importlib.import_module, args=("bench.engine.data",), daemon=True).start()
-                stage = stage_module(jobs[0].stage)
-                shares = getattr(stage, "SHARES_GPU", False)
-                gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
-                yield from tune.run_jobs(plain, order, device, gpus)
+            yield from self._on_ray(executor, jobs, settings)
         except InfrastructureError:
             raise
         except Exception as error:  # what a job does ends in its status; so this is Ray's own
             last = (str(error).strip().splitlines() or [""])[-1]
             raise InfrastructureError(f"Ray failed under {len(jobs)} jobs: {type(error).__name__}: {last}") from error
+
+    def _on_ray(
+        self, executor: Executor, jobs: Sequence[Job], settings: "WorkerSettings"
+    ) -> Iterator[News | JobStatus]:
+        if executor == "data":
+            from bench.engine import data
+
+            yield from data.run_jobs(jobs, settings)
+            return
+        from bench.engine import tune
+
+        # Ray Data takes seconds to import; it is needed next, and this process only waits for trainings.
+        threading.Thread(target=importlib.import_module, args=("bench.engine.data",), daemon=True).start()
+        shares = jobs[0].stage.shares_gpu
+        gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
+        yield from tune.run_jobs(jobs, settings, gpus)
 
     def _connect(self) -> str:
         if self._device is None:
@@ -229,7 +216,7 @@ class Driver:
         """Check the finished parts of the graph; damaged ones are forgotten and their artifacts made anew."""
         check = self.runtime.verify
         content = check == "content" or (check == "auto" and self.store.local)
-        graph, index, hurt = list(walk(targets)), self.store.index(), []
+        graph, index, damaged = list(walk(targets)), self.store.index(), []
         for artifact in graph:
             for entry in index.get(artifact.address, []):
                 manifest = self.store.manifest(entry.key)
@@ -237,20 +224,18 @@ class Driver:
                 if bad:
                     self.store.discard(manifest, bad)
                     outcome.repaired += [part.key for part in bad]
-                    hurt.append(artifact)
-        return hurt
+                    damaged.append(artifact)
+        return damaged
 
-    def _discard(self, corrupt: list[list[str]], outcome: Outcome) -> None:
-        for _, manifest_key, part_key in corrupt:
-            with contextlib.suppress(FileNotFoundError):
-                manifest = self.store.manifest(manifest_key)
-                bad = [part for part in manifest.parts if part.key == part_key]
-                self.store.discard(manifest, bad)
-                outcome.repaired.append(part_key)
+    def _discard(self, damaged: Damaged, outcome: Outcome) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            manifest = self.store.manifest(damaged.manifest)
+            self.store.discard(manifest, [part for part in manifest.parts if part.key == damaged.part])
+            outcome.repaired.append(damaged.part)
 
-    def _blame(self, targets: list[Artifact], state: Survey, outcome: Outcome) -> None:
+    def _give_reasons(self, targets: list[Artifact], state: Survey, outcome: Outcome) -> None:
         """Give each target that is missing the reason of what it hangs on."""
-        missing = {a.address for a in state.needed}
+        missing = {a.address for a in state.missing}
         for artifact in walk(targets):
             if artifact.address not in missing or artifact.address in outcome.failed:
                 continue
@@ -264,7 +249,7 @@ class Driver:
 
     def _all_work(self, state: Survey) -> list[Job]:
         """The jobs of everything that is still needed, ready or not: what the time left is told from."""
-        return plan_jobs(state.needed, None, None, self.stages)
+        return plan_jobs(state.missing, None, None, self.stages)
 
 
 def revision() -> str:

@@ -8,6 +8,7 @@ from bench.artifacts.artifact import Artifact, walk
 from bench.driver import plan_jobs
 from bench.plan.graph import survey
 from bench.stages import STAGES
+from bench.stages.scores import ScoringPayload
 from bench.store import Store
 
 
@@ -53,20 +54,20 @@ def forecast(rows: Sequence[Artifact], store: Store) -> Forecast:
     """What the rows need and what of it is on the store."""
     unique = list(walk(rows))
     state = survey(rows, store)
-    todo = plan_jobs(state.needed, None)
-    scratch = todo if len(state.needed) == len(unique) else plan_jobs(unique, None)
-    scoring = [job.payload["nfe"] for job in scratch if "nfe" in job.payload]
+    todo = plan_jobs(state.missing, None)
+    scratch = todo if len(state.missing) == len(unique) else plan_jobs(unique, None)
+    scoring = [job.payload for job in scratch if isinstance(job.payload, ScoringPayload)]
     naive: Counter[str] = Counter()
     naive_work: dict[str, float] = defaultdict(float)
     for row in rows:
         own = list(walk([row]))
         naive.update(artifact.kind for artifact in own)
         for job in plan_jobs(own, None):
-            naive_work[job.stage] += job.work
+            naive_work[job.stage.kind] += job.work
     kinds = []
-    for kind, stage in STAGES.items():
+    for kind in STAGES:
         mine = [artifact for artifact in unique if artifact.kind == kind]
-        jobs = [job for job in todo if job.stage == stage]
+        jobs = [job for job in todo if job.stage.kind == kind]
         kinds.append(
             KindForecast(
                 kind=kind,
@@ -74,8 +75,8 @@ def forecast(rows: Sequence[Artifact], store: Store) -> Forecast:
                 unique=len(mine),
                 there=sum(artifact.address in state.done for artifact in mine),
                 jobs=len(jobs),
-                naive_work=naive_work[stage],
+                naive_work=naive_work[kind],
                 work=sum(job.work for job in jobs),
             )
         )
-    return Forecast(tuple(kinds), sum(nfe["asked"] for nfe in scoring), sum(nfe["shared"] for nfe in scoring))
+    return Forecast(tuple(kinds), sum(one.nfe_asked for one in scoring), sum(one.nfe_shared for one in scoring))

@@ -4,7 +4,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from bench.artifacts.artifact import Job
+from bench.events import Event, JobDone, JobNews, Wave
+from bench.jobs import Job, JobStatus
 from bench.workbench import Runtime
 
 # Core-seconds per unit of work before anything was measured, on the embedded tiny model and a core without AVX-512.
@@ -42,42 +43,45 @@ class Progress:
         self.last = 0.0
         self.doing = ""
 
-    def __call__(self, event: dict) -> None:
+    def __call__(self, event: Event) -> None:
         """Take an event of the driver."""
-        if event["event"] == "wave":
-            self._wave(event["jobs"], event["needed"])
-        elif event["event"] == "job":
-            self._job(event["job"], event)
+        match event:
+            case Wave():
+                self._wave(event)
+            case JobNews():
+                self._news(event)
+            case JobDone():
+                self._done(event.job, event.status)
 
-    def _wave(self, ready: list[Job], needed: list[Job]) -> None:
+    def _wave(self, wave: Wave) -> None:
         left: dict[str, float] = defaultdict(float)
         count: dict[str, int] = defaultdict(int)
-        for job in needed:
+        for job in wave.remaining:
             left[kind_of(job)] += job.work
             count[kind_of(job)] += 1
         for kind in {*left, *self.worked}:
             self.total[kind] = self.worked[kind] + left[kind]
             self.jobs[kind] = self.finished[kind] + count[kind]
-        self.doing = ", ".join(sorted({STAGE_NAMES.get(kind_of(job), kind_of(job)) for job in ready}))
-        self._say(force=len(ready) > 1 and ready[0].executor != "driver")
+        self.doing = ", ".join(sorted({STAGE_NAMES.get(kind_of(job), kind_of(job)) for job in wave.jobs}))
+        self._say(force=len(wave.jobs) > 1 and wave.jobs[0].executor != "driver")
 
-    def _job(self, job: Job, status: dict) -> None:
+    def _news(self, news: JobNews) -> None:
+        epochs = float(news.figures.get("epochs", 0))
+        if epochs:
+            share = float(news.figures.get("epoch", 0)) / epochs
+            self.partial[news.job.name] = (kind_of(news.job), share, news.job.work)
+        self._say()
+
+    def _done(self, job: Job, status: JobStatus) -> None:
         kind = kind_of(job)
-        if status["state"] == "news":
-            figures = status["figures"]
-            if figures.get("epochs"):
-                self.partial[job.name] = (kind, figures.get("epoch", 0) / figures["epochs"], job.work)
-            self._say()
-            return
         self.partial.pop(job.name, None)
-        if status["state"] == "done":
+        if status.state == "done":
             self.finished[kind] += 1
             self.worked[kind] += job.work
-            self.spent[kind] += status["seconds"]
+            self.spent[kind] += status.seconds
         else:
-            word = {"quarantined": "given up", "corrupt": "found a damaged input of"}.get(status["state"], "failed at")
-            last = (status["error"].strip().splitlines() or [""])[-1]
-            self.tell(f"  {word}: {job.title}: {last}")
+            word = {"quarantined": "given up", "corrupt": "found a damaged input of"}.get(status.state, "failed at")
+            self.tell(f"  {word}: {job.title}: {status.last_line}")
         self._say()
 
     def seconds_left(self) -> float:
@@ -107,7 +111,7 @@ class Progress:
 
 def kind_of(job: Job) -> str:
     """What sort of work a job is: the artifact's kind, apart where the driver does it at once."""
-    kind = job.stage.rsplit(".", 1)[-1]
+    kind = job.stage.kind
     return f"{kind} (driver)" if job.executor == "driver" and kind != "row" else kind
 
 

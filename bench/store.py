@@ -106,16 +106,6 @@ class Ref:
         """Prefix of the artifact's parts."""
         return f"parts/{self.kind}-{self.address}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a job's payload; the spec is not copied."""
-        return {**vars(self), "inputs": {name: dict(vars(ref)) for name, ref in self.inputs.items()}}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Ref":
-        """Inverse of `to_json`."""
-        inputs = {name: InputRef(**ref) for name, ref in value["inputs"].items()}
-        return cls(**{**value, "inputs": inputs})
-
 
 def inputs_digest(digests: Mapping[str, str]) -> str:
     """Short digest of the (short digests of the) contents of all inputs, by name."""
@@ -372,9 +362,9 @@ class Store:
         folder = f"parts/{manifest.kind}-{manifest.address}"
         for part in bad:
             self.remove(part.key)
-            hurt = PurePosixPath(part.key).name.split("-")[0]
+            damaged = PurePosixPath(part.key).name.split("-")[0]
             for name in self.names(folder):
-                if name.startswith(f"{hurt}.") and name.endswith(".receipt.json"):
+                if name.startswith(f"{damaged}.") and name.endswith(".receipt.json"):
                     self.remove(f"{folder}/{name}")
 
     def part(self, manifest: Manifest, name: str) -> bytes:

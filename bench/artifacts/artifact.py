@@ -49,31 +49,6 @@ class Artifact:
         return f"{self.kind}:{self.method}:{self.address}"
 
 
-@dataclass(frozen=True)
-class Job:
-    """The unit of scheduling, retry and cost: makes one slice of one or more artifacts.
-
-    Attributes:
-        name: equal in every run that asks for the same work; attempts are counted under it.
-        stage: module path of the stage that makes it.
-        executor: who runs it: driver, tune or data.
-        title: for people.
-        payload: plain JSON values; all that a worker gets.
-        work: cost in picture passes through the model at work, to tell how much is left.
-        order: jobs are run in this order (long ones first, those of one model together).
-        artifacts: addresses of what the job makes.
-    """
-
-    name: str
-    stage: str
-    executor: str
-    title: str
-    payload: dict[str, Any]
-    work: float
-    order: tuple[Any, ...]
-    artifacts: tuple[str, ...]
-
-
 def walk(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
     """Every artifact of the graph once, inputs before what is made of them."""
     seen: set[str] = set()

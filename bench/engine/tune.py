@@ -6,7 +6,7 @@ import os
 import queue
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ray import tune
@@ -15,8 +15,8 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from bench.engine.cluster import num_workers
-from bench.engine.worker import open_workbench, run_job, set_threads
-from bench.workbench import Runtime
+from bench.engine.worker import WorkerSettings, run_job, set_threads
+from bench.jobs import Figures, JobOrder, JobStatus, News
 
 # Tune hands these to each trial in its runtime environment, which Ray writes into its logs. Workers have them from the
 # node that they run on.
@@ -32,9 +32,9 @@ class Training(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open the workbench once, then take the job."""
-        self.order = config["order"]
-        set_threads(self.order["runtime"]["cpus_per_worker"])
-        self.bench = open_workbench(self.order, config["device"])
+        self.settings = WorkerSettings.from_json(config["settings"])
+        set_threads(self.settings.runtime.cpus_per_worker)
+        self.bench = self.settings.open_workbench()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -43,15 +43,15 @@ class Training(tune.Trainable):
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self.job = json.loads(config["job"])
-        self.seen: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.status: dict[str, Any] = {}
+        self.job = JobOrder.from_json(config["job"])
+        self.seen: queue.Queue[Figures] = queue.Queue()
+        self.status: JobStatus | None = None
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
     def _work(self) -> None:
-        set_threads(self.order["runtime"]["cpus_per_worker"])
-        self.status = run_job(self.job, self.order["run"], self.bench, self.seen.put)
+        set_threads(self.settings.runtime.cpus_per_worker)
+        self.status = run_job(self.job, self.settings.run, self.bench, self.seen.put)
 
     def step(self) -> dict[str, Any]:
         """Wait at most two seconds for news; the last step carries the status."""
@@ -60,9 +60,9 @@ class Training(tune.Trainable):
         finished = not self.thread.is_alive()
         while not self.seen.empty():
             news.append(self.seen.get())
-        result: dict[str, Any] = {"job_name": self.job["name"], "news": json.dumps(news[-200:]), "done": finished}
-        if finished:
-            result["status"] = json.dumps(self.status)
+        result: dict[str, Any] = {"job_name": self.job.name, "news": json.dumps(news[-200:]), "done": finished}
+        if finished and self.status is not None:
+            result["status"] = self.status.to_json()
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -75,7 +75,7 @@ class Training(tune.Trainable):
 class _Listener(tune.Callback):
     """Hands what trials report to the driver's thread."""
 
-    def __init__(self, events: "queue.Queue[dict[str, Any] | None]"):
+    def __init__(self, events: "queue.Queue[News | JobStatus | None]"):
         self.events = events
 
     def __getstate__(self) -> dict:
@@ -83,18 +83,18 @@ class _Listener(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
         for news in json.loads(result.get("news") or "[]"):
-            self.events.put({"name": result["job_name"], "state": "news", "figures": news})
+            self.events.put(News(result["job_name"], news))
         if result.get("status"):
-            self.events.put(json.loads(result["status"]))
+            self.events.put(JobStatus.from_json(result["status"]))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = json.loads(trial.config["job"])["name"]
-        self.events.put({"name": name, "state": "crashed", "error": "the training process died", "seconds": 0.0})
+        self.events.put(JobStatus(name, "crashed", "the training process died"))
 
 
-def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpus: float) -> Iterator[dict[str, Any]]:
-    """Run all jobs, yielding news while they train and each one's status when it is done."""
-    runtime = Runtime(**order["runtime"])
+def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) -> Iterator[News | JobStatus]:
+    """Run all jobs on `gpus` GPUs each, yielding news while they train and each one's status when it is done."""
+    runtime, device = settings.runtime, settings.device
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output draws a box even where it is told to be silent
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
@@ -103,7 +103,7 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
     if device == "cuda" and gpus < 1:
         workers = min(int(workers / gpus), len(jobs))
     resources = {"cpu": runtime.cpus_per_worker if device == "cpu" else 0, "gpu": gpus if device == "cuda" else 0}
-    events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    events: queue.Queue[News | JobStatus | None] = queue.Queue()
     failure: list[BaseException] = []
 
     def fit(scratch: str) -> None:
@@ -111,13 +111,12 @@ def run_jobs(jobs: list[dict[str, Any]], order: dict[str, Any], device: str, gpu
             tuner = tune.Tuner(
                 tune.with_resources(Training, resources),
                 param_space={
-                    "job": tune.grid_search([json.dumps(job) for job in jobs]),
-                    "order": order,
-                    "device": device,
+                    "job": tune.grid_search([job.to_json() for job in jobs]),
+                    "settings": settings.to_json(),
                 },
                 tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=workers),
                 run_config=RunConfig(
-                    name=order["run"],
+                    name=settings.run,
                     storage_path=scratch,
                     verbose=0,
                     callbacks=[_Listener(events)],

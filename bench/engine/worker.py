@@ -6,12 +6,13 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
 
 from bench import attempts
-from bench.stages import stage_module
-from bench.store import Corrupt, InfrastructureError, Ref, Store
+from bench.jobs import Damaged, JobOrder, JobStatus, Payload, Report, State
+from bench.store import Corrupt, InfrastructureError, Store
 from bench.workbench import Runtime, Workbench
 
 
@@ -42,54 +43,78 @@ def keep_memory() -> None:
             mallopt(option, value)
 
 
-def open_workbench(order: dict[str, Any], device: str) -> Workbench:
-    """The workbench of a worker process, from the order that travelled with its jobs."""
-    keep_memory()
-    return Workbench(Store(order["store"]), Runtime(**order["runtime"]), device, order["revision"])
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker of a run has to know beside its jobs.
+
+    Attributes:
+        store: address of the store.
+        runtime: how the campaign runs.
+        run: name of the run, under which attempts are recorded.
+        revision: of the code.
+        device: what the workers compute on.
+    """
+
+    store: str
+    runtime: Runtime
+    run: str
+    revision: str
+    device: str
+
+    def to_json(self) -> str:
+        """As text, for Ray."""
+        return TypeAdapter(WorkerSettings).dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> "WorkerSettings":
+        """Inverse of `to_json`."""
+        return TypeAdapter(WorkerSettings).validate_json(text)
+
+    def open_workbench(self) -> Workbench:
+        """The workbench of this worker process."""
+        keep_memory()
+        return Workbench(Store(self.store), self.runtime, self.device, self.revision)
 
 
-def run_job(
-    job: dict[str, Any], run: str, bench: Workbench, report: Callable[[dict[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
+def run_job(job: JobOrder, run: str, bench: Workbench, report: Report = lambda _: None) -> JobStatus:
     """Do one job; never raises for what the job does.
 
     Args:
-        job: name, stage, title and payload.
+        job: what to do.
         run: the driver's run, under which attempts are recorded.
         bench: inputs and models of this worker.
         report: gets figures while the job runs (loss curves, share done).
-
-    Returns:
-        ``name``, ``state`` (done | failed | quarantined | corrupt | infrastructure), ``seconds`` and ``error``.
     """
-    started, store, name = time.monotonic(), bench.store, job["name"]
-    status: dict[str, Any] = {"name": name, "state": "done", "error": "", "seconds": 0.0, "damaged": None}
+    started, store, name = time.monotonic(), bench.store, job.name
+
+    def ended(state: State, error: str = "", damaged: Damaged | None = None) -> JobStatus:
+        return JobStatus(name, state, error, time.monotonic() - started, damaged)
+
     key = None
     try:
-        if _already_there(store, job["payload"]):
-            return status
+        if _already_there(store, job.payload):
+            return ended("done")
         # Ray restarts a dead actor and repeats its task without end; the count of tries is what ends it.
         if len(attempts.failures(store, name)) >= attempts.MAX_ATTEMPTS:
-            return {**status, "state": "quarantined", "error": attempts.reason(attempts.failures(store, name))}
-        key = attempts.begin(store, name, job["title"], run)
-        stage_module(job["stage"]).make(job["payload"], bench, report)
-        if not _already_there(store, job["payload"]):
-            raise RuntimeError(f"{job['title']} ended without an error and without its slices")
+            return ended("quarantined", attempts.reason(attempts.failures(store, name)))
+        key = attempts.begin(store, name, job.title, run)
+        job.stage.make(job.payload, bench, report)
+        if not _already_there(store, job.payload):
+            raise RuntimeError(f"{job.title} ended without an error and without its slices")
         attempts.end(store, key, "done")
     except Corrupt as error:
-        status |= {"state": "corrupt", "error": str(error), "damaged": [error.manifest.key, error.part.key]}
         if key:
             attempts.end(store, key, "interrupted", str(error))
+        return ended("corrupt", str(error), Damaged(error.manifest.key, error.part.key))
     except Exception as error:  # noqa: BLE001 - whatever a job does, its siblings go on
-        # A full disk is nobody's fault but the disk's: such a try does not count.
-        innocent = is_infrastructure(error)
-        text = f"{type(error).__name__}: {error}" if innocent else traceback.format_exc(limit=12)
-        status |= {"state": "infrastructure" if innocent else "failed", "error": text}
+        # A full disk is not the job's fault: such a try does not count.
+        infrastructure = is_infrastructure(error)
+        text = f"{type(error).__name__}: {error}" if infrastructure else traceback.format_exc(limit=12)
         if key:
             with contextlib.suppress(InfrastructureError):  # the store is what failed: its log cannot take the news
-                attempts.end(store, key, "interrupted" if innocent else "failed", text)
-    status["seconds"] = time.monotonic() - started
-    return status
+                attempts.end(store, key, "interrupted" if infrastructure else "failed", text)
+        return ended("infrastructure" if infrastructure else "failed", text)
+    return ended("done")
 
 
 def is_infrastructure(error: BaseException) -> bool:
@@ -102,11 +127,10 @@ def is_infrastructure(error: BaseException) -> bool:
     return False
 
 
-def _already_there(store: Store, payload: dict[str, Any]) -> bool:
+def _already_there(store: Store, payload: Payload) -> bool:
     """Whether this job's slices are all there (made now, or by another run); completes their manifests."""
-    refs = [Ref.from_json(ref) for ref in payload["refs"]]
-    if all(payload["number"] in store.slices_done(ref) for ref in refs):
-        for ref in refs:
+    if all(payload.number in store.slices_done(ref) for ref in payload.refs):
+        for ref in payload.refs:
             store.commit(ref)
         return True
     return False

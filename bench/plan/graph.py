@@ -14,12 +14,12 @@ class Survey:
 
     Attributes:
         done: manifests by address, of artifacts that are there and whose inputs are what they were made of.
-        needed: what has to be made for the targets, inputs first.
-        refs: of the needed artifacts whose inputs are all there: ready to be made.
+        missing: what has to be made for the targets, inputs first.
+        refs: of the missing artifacts whose inputs are all there: ready to be made.
     """
 
     done: dict[str, Entry] = field(default_factory=dict)
-    needed: list[Artifact] = field(default_factory=list)
+    missing: list[Artifact] = field(default_factory=list)
     refs: dict[str, Ref] = field(default_factory=dict)
 
 
@@ -55,8 +55,8 @@ def survey(targets: Iterable[Artifact], store: Store, also: Iterable[Artifact] =
                     f"without a version bump of {artifact.kind} method {artifact.method!r} (now {artifact.version})"
                 )
             result.done[artifact.address] = fitting[-1]
-    result.needed = _needed(targets, list(also), result.done, outdated)
-    for artifact in result.needed:
+    result.missing = _missing(targets, list(also), result.done, outdated)
+    for artifact in result.missing:
         known = {name: result.done.get(i.address) for name, i in artifact.inputs.items()}
         if all(known.values()):
             result.refs[artifact.address] = ref_of(artifact, {n: e for n, e in known.items() if e})
@@ -87,7 +87,7 @@ def _spec(artifact: Artifact) -> dict:
     return artifact.spec.resolved()
 
 
-def _needed(targets: list[Artifact], also: list[Artifact], done: dict, outdated: set[str]) -> list[Artifact]:
+def _missing(targets: list[Artifact], also: list[Artifact], done: dict, outdated: set[str]) -> list[Artifact]:
     """Targets that are not there and, through missing ones only, what they are made of.
 
     Below an artifact that is there, only what became outdated is looked for: it has to be remade before it is

@@ -1,20 +1,28 @@
 """What attacks learn, from pictures or from shadow targets, as safetensors."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from bench.artifacts import learned
-from bench.artifacts.artifact import Artifact, Job
-from bench.stages import Done, Report, job, ticking
+from bench.artifacts.artifact import Artifact
+from bench.jobs import Done, Job, Payload, Report, Stage, job, ticking
 from bench.stages.scores import with_captions
 from bench.store import Ref
 from bench.workbench import Workbench
 from lmia.attacks import FitInputs, FitRun, Shadow
 from lmia.attacks.scoring import nfe_shared
 
-EXECUTOR = "tune"
-SHARES_GPU = True
+
+@dataclass(frozen=True)
+class FitPayload(Payload):
+    """Attacks that learn together.
+
+    Attributes:
+        passes: picture passes that this costs.
+    """
+
+    passes: float = 0.0
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -36,15 +44,15 @@ def _job(group: list[tuple[Artifact, Ref]]) -> Job:
         passes, side = count * nfe_shared(a.spec.attack for a, _ in group), 64
     title = f"fit {', '.join(sorted(a.method for a, _ in group))}: {learned.title(first)}"
     order = (2, -passes)
-    return job(__name__, title, [ref for _, ref in group], work=passes * (side / 64) ** 2, order=order, passes=passes)
+    payload = FitPayload(tuple(ref for _, ref in group), passes=passes)
+    return job(STAGE, title, payload, work=passes * (side / 64) ** 2, order=order)
 
 
-def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def make(payload: FitPayload, bench: Workbench, report: Report) -> None:
     """Fit the attacks on their inputs."""
-    refs = [Ref.from_json(ref) for ref in payload["refs"]]
-    shadows = _shadows(refs[0], bench)
-    for ref in refs:
-        _fit(ref, shadows, payload["passes"] / len(refs), bench, report)
+    shadows = _shadows(payload.ref, bench)
+    for ref in payload.refs:
+        _fit(ref, shadows, payload.passes / len(payload.refs), bench, report)
 
 
 def _shadows(ref: Ref, bench: Workbench) -> tuple[Shadow, ...]:
@@ -81,3 +89,6 @@ def _fit(ref: Ref, shadows: tuple[Shadow, ...], passes: float, bench: Workbench,
 
 def _evaluations(shadows: tuple[Shadow, ...]) -> int:
     return sum(shadow.meter.evaluations for shadow in shadows)
+
+
+STAGE: Stage[FitPayload] = Stage("bench.stages.attack:STAGE", "attack", "tune", FitPayload, jobs, make, shares_gpu=True)

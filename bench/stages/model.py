@@ -3,17 +3,27 @@
 import math
 import tempfile
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.artifacts.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact
 from bench.artifacts.models import GIVEN, BaseSpec, count_passes, is_given, trajectory
 from bench.artifacts.pictures import contents_of
-from bench.stages import Done, Report, job, ticking
+from bench.jobs import Done, Job, Payload, Report, Stage, job, ticking
 from bench.store import Ref
 from bench.workbench import Workbench
 
-EXECUTOR = "tune"
+
+@dataclass(frozen=True)
+class TuningPayload(Payload):
+    """Checkpoints of one training run.
+
+    Attributes:
+        trajectory: name of the run, under which its progress is kept; empty for a model that is taken over.
+    """
+
+    trajectory: str = ""
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -21,7 +31,9 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     found, trajectories = [], defaultdict(list)
     for artifact, ref in refs:
         if is_given(artifact):
-            found.append(job(__name__, f"take over {artifact.spec.reference}", [ref], work=0, executor="driver"))
+            found.append(
+                job(STAGE, f"take over {artifact.spec.reference}", TuningPayload((ref,)), work=0, executor="driver")
+            )
         else:
             trajectories[trajectory(artifact)].append((artifact, ref))
     for name, group in trajectories.items():
@@ -31,25 +43,22 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
         epochs = "/".join(str(a.spec.epochs) for a, _ in group)
         found.append(
             job(
-                __name__,
+                STAGE,
                 f"tune {artifact.method} on {contents_of(artifact)}, {epochs} epochs",
-                [ref for _, ref in group],
+                TuningPayload(tuple(ref for _, ref in group), trajectory=name),
                 work=passes,
                 order=(0, -passes),
-                trajectory=name,
-                passes=passes,
             )
         )
     return found
 
 
-def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def make(payload: TuningPayload, bench: Workbench, report: Report) -> None:
     """Take over a model, or tune and save every epoch asked for."""
-    refs = [Ref.from_json(ref) for ref in payload["refs"]]
-    if refs[0].method in GIVEN:
-        _take_over(refs[0], bench)
+    if payload.ref.method in GIVEN:
+        _take_over(payload.ref, bench)
     else:
-        _tune(refs, payload, bench, report)
+        _tune(payload, bench, report)
 
 
 def _take_over(ref: Ref, bench: Workbench) -> None:
@@ -62,16 +71,16 @@ def _take_over(ref: Ref, bench: Workbench) -> None:
         bench.store.put_slice(ref, 0, overlay_files(given, base, Path(scratch)), facts={"trained_on": None})
 
 
-def _tune(refs: list[Ref], payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
     from lmia.finetune.methods import METHODS
     from lmia.finetune.train import finetune
 
-    ref = refs[0]
+    ref = payload.ref
     spec = METHODS.get(ref.method).Spec(**ref.spec["finetune"])
     pictures = bench.pictures(ref.inputs["pictures"])
-    by_epoch = {one.spec["epochs"]: one for one in refs}
+    by_epoch = {one.spec["epochs"]: one for one in payload.refs}
     with tempfile.TemporaryDirectory(prefix="lmia-tune-") as scratch, ticking() as clock:
-        with bench.partial(payload["trajectory"]) as partial:
+        with bench.partial(payload.trajectory) as partial:
             figures = finetune(
                 bench.layers(ref.inputs["base"]),
                 pictures,
@@ -95,3 +104,6 @@ def _tune(refs: list[Ref], payload: dict[str, Any], bench: Workbench, report: Re
 def plain(figures: dict[str, Any]) -> dict[str, Any]:
     """Figures without what JSON cannot hold."""
     return {k: v for k, v in figures.items() if isinstance(v, str | int) or (isinstance(v, float) and math.isfinite(v))}
+
+
+STAGE: Stage[TuningPayload] = Stage("bench.stages.model:STAGE", "model", "tune", TuningPayload, jobs, make)

@@ -4,14 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.artifacts.artifact import Artifact, Job, slice_of
+from bench.artifacts.artifact import Artifact, slice_of
 from bench.artifacts.pictures import GeneratedSpec, count_pictures, title
-from bench.stages import Done, Report, job, ticking
+from bench.jobs import Done, Job, Payload, Report, Stage, job, ticking
 from bench.store import Ref
 from bench.workbench import Workbench
 from lmia.models.sample import count_evaluations
-
-EXECUTOR = "data"
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -21,7 +19,9 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
         if artifact.method != "generated":
             count = count_pictures(artifact)
             found.append(
-                job(__name__, f"{artifact.method} {title(artifact)}", [ref], work=0.01 * count, executor="driver")
+                job(
+                    STAGE, f"{artifact.method} {title(artifact)}", Payload((ref,)), work=0.01 * count, executor="driver"
+                )
             )
             continue
         finished = done(ref)
@@ -33,16 +33,16 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
             model = artifact.inputs["model"].address
             what = f"draw {title(artifact)} {number + 1}/{artifact.num_slices}"
             found.append(
-                job(__name__, what, [ref], work=work, order=(1, model, artifact.address, number), number=number)
+                job(STAGE, what, Payload((ref,), number), work=work, order=(1, model, artifact.address, number))
             )
     return found
 
 
-def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def make(payload: Payload, bench: Workbench, report: Report) -> None:
     """Draw, mark, take or mix."""
-    ref = Ref.from_json(payload["refs"][0])
+    ref = payload.ref
     if ref.method == "generated":
-        _generate(ref, payload["number"], bench)
+        _generate(ref, payload.number, bench)
         return
     with ticking() as clock:
         pictures = _pictures(ref, bench)
@@ -100,3 +100,6 @@ def _generate(ref: Ref, number: int, bench: Workbench) -> None:
         numerics=bench.numerics(model.attention),
         cost=cost,
     )
+
+
+STAGE: Stage[Payload] = Stage("bench.stages.pictures:STAGE", "pictures", "data", Payload, jobs, make)

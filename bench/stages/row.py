@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.artifacts.artifact import Artifact, Job
+from bench.artifacts.artifact import Artifact
 from bench.artifacts.row import BlindInputs, RowInputs, RowSpec, ScoredInputs, TargetInputs, WorldInputs, unflatten
+from bench.jobs import Done, Job, Payload, Report, Stage, job
 from bench.leaderboard.row import Cost, Measured, Provenance, Rate, Row, Uncertainty, join_reasons
-from bench.stages import Done, Report, job
 from bench.stages.scores import read
 from bench.store import InputRef, Manifest, Ref
 from bench.workbench import Workbench, mixed
@@ -25,7 +25,6 @@ from lmia.metrics import judge
 from lmia.metrics.roc import auc, roc_curve
 from lmia.metrics.scores import Scores, ScoreSet
 
-EXECUTOR = "driver"
 SHEET_PICTURES = 24
 CURVE_POINTS = 200
 
@@ -33,15 +32,15 @@ CURVE_POINTS = 200
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One per row."""
     return [
-        job(__name__, f"row {a.spec.axes['attack']} {a.spec.axes['query']}", [ref], work=1, order=(4,))
+        job(STAGE, f"row {a.spec.axes['attack']} {a.spec.axes['query']}", Payload((ref,)), work=1, order=(4,))
         for a, ref in refs
     ]
 
 
-def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def make(payload: Payload, bench: Workbench, report: Report) -> None:
     """Read, judge, and keep the row with what is shown beside it."""
     started = time.monotonic()
-    ref = Ref.from_json(payload["refs"][0])
+    ref = payload.ref
     spec, inputs = RowSpec(**ref.spec), unflatten(ref.inputs)
     reader = _Reader(bench)
     judged = judge.judge(reader.question(spec, inputs))
@@ -282,3 +281,6 @@ def _lineage(manifests: list[Manifest], bench: Workbench) -> Iterator[Manifest]:
         for i in manifest.inputs.values():
             if i["address"] not in seen:
                 stack.append(bench.manifest(bench.find(i["address"], i["digest"])))
+
+
+STAGE: Stage[Payload] = Stage("bench.stages.row:STAGE", "row", "driver", Payload, jobs, make)

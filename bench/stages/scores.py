@@ -4,6 +4,7 @@ One job scores a slice of pictures with every attack that asks for the same mode
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.artifacts import scores as scoring
-from bench.artifacts.artifact import Artifact, Job, slice_of
-from bench.stages import Done, Report, job, ticking
+from bench.artifacts.artifact import Artifact, slice_of
+from bench.jobs import Done, Job, Payload, Report, Stage, job, ticking
 from bench.store import Manifest, Ref, Store
 from bench.workbench import Workbench
 from lmia.attacks import Learned
 from lmia.attacks.blind import crossfit
 from lmia.attacks.scoring import nfe_asked, nfe_shared, score_pass
 
-EXECUTOR = "data"
+
+@dataclass(frozen=True)
+class ScoringPayload(Payload):
+    """Attacks that score a slice of pictures together.
+
+    Attributes:
+        nfe_asked: U-Net evaluations that the attacks ask for, each alone.
+        nfe_shared: what their common pass spends.
+    """
+
+    nfe_asked: int = 0
+    nfe_shared: int = 0
 
 
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
@@ -32,33 +44,34 @@ def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
                 continue
             model = artifact.inputs["model"].address if "model" in artifact.inputs else ""
             query = artifact.inputs["query"].address if "query" in artifact.inputs else artifact.address
-            shared = [getattr(artifact.spec, k, None) for k in ("captions", "source", "noise_seed", "batch", "dtype")]
-            key = (model, query, number, artifact.num_slices, *map(str, shared))
+            common = [getattr(artifact.spec, k, None) for k in ("captions", "source", "noise_seed", "batch", "dtype")]
+            key = (model, query, number, artifact.num_slices, *map(str, common))
             groups[key].append((artifact, ref))
     found = []
     for (model, query, number, of, *_), group in groups.items():
         first = group[0][0]
         count = len(slice_of(scoring.count(first), of, number))
         asking = [a.spec.attack for a, _ in group if "model" in a.inputs]
-        nfe = {"asked": count * nfe_asked(asking), "shared": count * nfe_shared(asking)}
+        asked, shared = count * nfe_asked(asking), count * nfe_shared(asking)
+        payload = ScoringPayload(tuple(ref for _, ref in group), number, asked, shared)
         names = ", ".join(sorted({a.method for a, _ in group}))
         title = f"score {scoring.title(first)} with {names} ({len(group)})"
-        work = nfe["shared"] + 0.5 * count * len(group)
+        work = shared + 0.5 * count * len(group)
         order = (3, model, query, number)
-        found.append(job(__name__, title, [r for _, r in group], work=work, order=order, number=number, nfe=nfe))
+        found.append(job(STAGE, title, payload, work=work, order=order))
     return found
 
 
-def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
+def make(payload: ScoringPayload, bench: Workbench, report: Report) -> None:
     """Score one slice with all attacks of the job."""
-    refs = [Ref.from_json(ref) for ref in payload["refs"]]
+    refs, number = payload.refs, payload.number
     if refs[0].method == scoring.CROSSFIT:
         _crossfit(refs[0], bench)
         return
     specs = [scoring.ScoresSpec(**ref.spec) for ref in refs]
     spec = specs[0]
     query = bench.pictures(refs[0].inputs["query"])
-    query = query.take(list(slice_of(len(query), refs[0].num_slices, payload["number"])))
+    query = query.take(list(slice_of(len(query), refs[0].num_slices, number)))
     learned: list[Learned | None] = [
         bench.tensors(ref.inputs["learned"]) if "learned" in ref.inputs else None for ref in refs
     ]
@@ -91,8 +104,8 @@ def make(payload: dict[str, Any], bench: Workbench, report: Report) -> None:
         data = to_parquet(query.ids, values)
         bench.store.put_slice(
             ref,
-            payload["number"],
-            {f"{payload['number']:05d}.parquet": data},
+            number,
+            {f"{number:05d}.parquet": data},
             numerics=bench.numerics(backend),
             cost=cost,
         )
@@ -137,3 +150,6 @@ def read(store: Store, manifest: Manifest) -> dict[str, float]:
         table = pq.read_table(pa.BufferReader(store.part_bytes(manifest, part)))
         found.update(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
     return found
+
+
+STAGE: Stage[ScoringPayload] = Stage("bench.stages.scores:STAGE", "scores", "data", ScoringPayload, jobs, make)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bench import campaign
 from bench.artifacts.artifact import Artifact, walk
+from bench.events import Event, JobNews, Wave
 from bench.leaderboard.attachments import Attachments, ModelRef
 from bench.leaderboard.rank import Campaign, join
 from bench.leaderboard.row import Row
@@ -129,7 +129,7 @@ class CampaignTracker:
         self._waiting: list[tuple[str, int, dict[str, float], dict[str, str]]] = []
         self._lost = False
 
-    def observe(self, event: dict[str, Any]) -> None:
+    def observe(self, event: Event) -> None:
         """Takes an event of the driver: opens MLflow when there is work, and draws loss curves while trainings run."""
         if self._lost:
             return
@@ -147,12 +147,12 @@ class CampaignTracker:
         except TrackingError as error:
             self._give_up(error)
 
-    def _observe(self, event: dict[str, Any]) -> None:
-        if event["event"] == "wave" and any(job.executor != "driver" for job in event["needed"]):
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Wave) and any(job.executor != "driver" for job in event.remaining):
             self._open()
-        if event["event"] == "job" and event["state"] == "news":
-            job = event["job"]
-            figures = {k: v for k, v in event["figures"].items() if isinstance(v, int | float)}
+        if isinstance(event, JobNews):
+            job = event.job
+            figures = {k: v for k, v in event.figures.items() if not isinstance(v, str)}
             self._waiting.append((job.title, int(figures.pop("step", 0)), figures, self._params(job.artifacts)))
         if self._opening is not None and self._opening.done():
             waiting, self._waiting = self._waiting, []

@@ -94,8 +94,8 @@ def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions
 
     grid = "grid=[{name: x, axes: {attack: [gsa1, gsa2, clid, loss, pia], captions: [caption, class]}}]"
     asked = questions(load("tiny", [grid]))
-    jobs = [job for job in plan_jobs(walk(q.row for q in asked), None) if job.stage.endswith(".attack")]
-    fits = {str(job.payload["refs"][0]["spec"]["captions"]): len(job.artifacts) for job in jobs}
+    jobs = [job for job in plan_jobs(walk(q.row for q in asked), None) if job.stage.kind == "attack"]
+    fits = {str(job.payload.ref.spec["captions"]): len(job.artifacts) for job in jobs}
     assert fits == {"None": 3, "class": 3}, "one job per kind of captions, each fits all three"
     found = forecast([q.row for q in asked], Store("memory://nothing"))
     assert found.evaluations_asked > found.evaluations_shared > 0

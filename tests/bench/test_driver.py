@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.driver import Driver, plan_jobs
+from bench.events import JobNews
 from bench.plan.graph import survey
 from bench.store import InfrastructureError, SpecChanged, Store
 from bench.workbench import Runtime
@@ -61,7 +62,7 @@ def test_waves_through_all_executors_and_second_run_is_idle(tmp_path, ray_cluste
     assert not outcome.failed
     assert value_of(store, rows[0]) == [(1 + 2 + 3) + (10 + 11 + 12) + (1 + 2 + 3)]
     assert value_of(store, rows[1]) == [38.0]
-    assert any(e["event"] == "job" and e["state"] == "news" and "loss" in e["figures"] for e in events)
+    assert any(isinstance(e, JobNews) and "loss" in e.figures for e in events)
     before = all_files(store)
     assert driver(store).make(rows).made == 0
     assert all_files(store) == before
@@ -123,7 +124,7 @@ def test_remade_input_with_other_bits_makes_what_hangs_on_it_stale(tmp_path):
     store.put_slice(ref_of(inner, {}), 0, {"0.json": b"100.0"})
     store.commit(ref_of(inner, {}))
     assert store.index()[inner.address][0].digest != entry.digest
-    assert [a.address for a in survey([outer], store).needed] == [outer.address]
+    assert [a.address for a in survey([outer], store).missing] == [outer.address]
     driver(store).make([outer])
     assert value_of(store, outer) == [101.0]
 
@@ -178,7 +179,7 @@ def test_full_disk_is_an_infrastructure_error_and_leaves_no_half_artifact(tmp_pa
 def test_work_of_unready_jobs_is_planned_too(tmp_path):
     rows = small_graph()
     state = survey(rows, Store(tmp_path))
-    jobs = plan_jobs(state.needed, None, None, fakes.STAGES)
+    jobs = plan_jobs(state.missing, None, None, fakes.STAGES)
     assert len(jobs) == 3 + 3 + 2 + 2
     assert len({job.name for job in jobs}) == len(jobs)
 

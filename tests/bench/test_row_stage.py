@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.artifacts.row import BlindInputs, RowInputs, RowSpec, ScoredInputs, TargetInputs, WorldInputs, flatten
+from bench.jobs import Payload
 from bench.leaderboard.row import Row, reasons_of
 from bench.stages.row import contact_sheet, make
 from bench.stages.scores import to_parquet
@@ -76,7 +77,7 @@ def question(desk, leak=1.5):
 
 def make_row(desk, inputs, spec=SPEC):
     ref = Ref("row", "f" * 20, "estimate", RowSpec.version(), json.loads(spec.model_dump_json()), flatten(inputs))
-    make({"refs": [ref.to_json()]}, Workbench(desk.store, Runtime(), revision="abc"), lambda _: None)
+    make(Payload((ref,)), Workbench(desk.store, Runtime(), revision="abc"), lambda _: None)
     manifest = desk.store.commit(ref)
     found = {part.name: desk.store.part(manifest, part.name) for part in manifest.parts}
     return Row.from_json(found["row.json"]), json.loads(found["curves.json"]), found

@@ -1,7 +1,6 @@
 """The store's contract, on a folder, in memory and on an S3: whole or not there, equal for whoever writes."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.jobs import JobOrder
+from bench.stages import STAGES
+from bench.stages.model import TuningPayload
 from bench.store import _NAME, Cache, Corrupt, InfrastructureError, InputRef, Ref, Store, manifest_key, slice_name
 from tests.bench.conftest import ROOT
 
@@ -272,6 +274,7 @@ def test_slices_sort_by_number(number, of):
 @given(
     st.text(max_size=30), st.integers(1, 9), st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5))
 )
-def test_refs_travel_as_json(digest, num_slices, spec):
+def test_orders_travel_as_json(digest, num_slices, spec):
     one = Ref("model", "aa", "full", 1, spec, {"x": InputRef("bb", digest, "m")}, num_slices)
-    assert Ref.from_json(json.loads(json.dumps(one.to_json()))) == one
+    order = JobOrder("job", STAGES["model"], "tune", TuningPayload((one,), trajectory="run"))
+    assert JobOrder.from_json(order.to_json()) == order

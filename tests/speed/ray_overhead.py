@@ -109,6 +109,7 @@ def ray_data(store, model, spec: dict, args: argparse.Namespace) -> Iterator[dic
     """Finished jobs of Ray Data: the engine's own code on the stage's own jobs."""
     from bench.artifacts.pictures import GeneratedSpec, drawn_set
     from bench.engine import data
+    from bench.engine.worker import WorkerSettings
     from bench.plan.graph import ref_of
     from bench.stages import pictures
     from bench.workbench import Runtime
@@ -117,13 +118,12 @@ def ray_data(store, model, spec: dict, args: argparse.Namespace) -> Iterator[dic
     drawn = GeneratedSpec(sample=SampleSpec(**spec), prompt="class", source="north", count=args.jobs * args.pictures)
     artifact = drawn_set(model, drawn, args.pictures)
     (entry,) = store.index()[model.address]
-    jobs = pictures.jobs([(artifact, ref_of(artifact, {"model": entry}))], lambda _: set())
+    jobs = pictures.STAGE.jobs([(artifact, ref_of(artifact, {"model": entry}))], lambda _: set())
     runtime = Runtime(workers=args.workers, device=args.device)
-    order = {"store": store.uri, "runtime": runtime.model_dump(), "run": "speed", "revision": ""}
-    plain = [{"name": j.name, "stage": j.stage, "title": j.title, "payload": j.payload} for j in jobs]
-    for status in data.run_jobs(plain, order, args.device):
-        if status["state"] != "done":
-            raise SystemExit(f"{status['name']}: {status['state']}: {status['error']}")
+    settings = WorkerSettings(store.uri, runtime, "speed", "", args.device)
+    for status in data.run_jobs(jobs, settings):
+        if status.state != "done":
+            raise SystemExit(f"{status.name}: {status.state}: {status.error}")
         yield status
 
 

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 from bench.artifacts.artifact import Artifact
-from bench.stages import job
-from bench.store import Ref
+from bench.jobs import Payload, Stage, job
 from lmia.specs import Spec
 
 
@@ -21,9 +20,6 @@ class FakeSpec(Spec):
     mishaps: int = 0
     notes: str = ""
     pause_s: float = 0.0
-
-
-STAGES = {kind: f"tests.bench.fakes.{kind}" for kind in ("leaf", "training", "total")}
 
 
 def leaf(value: float, slices: int = 3, **more) -> Artifact:
@@ -40,7 +36,7 @@ def total(*inputs: Artifact, **more) -> Artifact:
 
 def jobs_of(stage, refs, done):
     return [
-        job(stage, f"{artifact.kind} {artifact.spec.value:g} slice {n}", [ref], work=1, number=n)
+        job(stage, f"{artifact.kind} {artifact.spec.value:g} slice {n}", Payload((ref,), n), work=1)
         for artifact, ref in refs
         for n in range(artifact.num_slices)
         if n not in done(ref)
@@ -48,16 +44,16 @@ def jobs_of(stage, refs, done):
 
 
 def make(payload, bench, report):
-    ref = Ref.from_json(payload["refs"][0])
+    ref, number = payload.ref, payload.number
     spec = FakeSpec(**ref.spec)
-    note(spec, f"{ref.kind}-{ref.address}-{payload['number']}")
+    note(spec, f"{ref.kind}-{ref.address}-{number}")
     time.sleep(spec.pause_s)
-    value = spec.value + payload["number"]
+    value = spec.value + number
     for i in ref.inputs.values():
         manifest = bench.manifest(i)
         value += sum(json.loads(bench.store.part_bytes(manifest, part)) for part in manifest.parts)
     report({"loss": value})
-    bench.store.put_slice(ref, payload["number"], {f"{payload['number']}.json": json.dumps(value).encode()})
+    bench.store.put_slice(ref, number, {f"{number}.json": json.dumps(value).encode()})
 
 
 def note(spec: FakeSpec, name: str) -> None:
@@ -72,3 +68,15 @@ def note(spec: FakeSpec, name: str) -> None:
         if spec.mishap == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError(f"planned mishap {begun}")
+
+
+def fake(kind, executor):
+    """A stage that a worker finds here under its kind in capitals."""
+    stage = Stage(
+        f"{__name__}:{kind.upper()}", kind, executor, Payload, lambda refs, done: jobs_of(stage, refs, done), make
+    )
+    return stage
+
+
+LEAF, TRAINING, TOTAL = fake("leaf", "data"), fake("training", "tune"), fake("total", "driver")
+STAGES = {stage.kind: stage for stage in (LEAF, TRAINING, TOTAL)}
