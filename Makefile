@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both set up .venv first; a second call is instant.
+# `make demo`, `make test`, and `make check` while working. All set up .venv first; a second call is instant.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 STORE ?= store
@@ -22,6 +22,10 @@ demo: setup
 
 test: setup lint
 	$(BIN)/pytest
+
+# All tests but those with Ray, on two cores in minutes. Tests of one file stay together: they share what they made.
+check: setup lint
+	$(BIN)/pytest -m "not ray" -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check lmia bench tests
