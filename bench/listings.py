@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.forecast import forecast
 from bench.store import Store
 
 
-def plan(benchmark: Benchmark, store: Store, tell: Any, *, as_json: bool = False) -> str:
+def plan(benchmark: Benchmark, store: Store, tell: Callable[[str], None], *, as_json: bool = False) -> str:
     """Cells, jobs and artifacts of a benchmark: asked for, unique, already there. Makes nothing."""
     asked = campaign.questions(benchmark, tell)
     found = forecast([q.row for q in asked], store)

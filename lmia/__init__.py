@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmia.api import load
+    from lmia.api import load, score
     from lmia.attacks import Attack
     from lmia.data.pictures import Pictures
     from lmia.finetune.methods import Method
@@ -36,6 +36,7 @@ __all__ = [
     "RequestError",
     "evaluate",
     "load",
+    "score",
 ]
 
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "RequestError": "lmia.specs",
     "evaluate": "lmia.metrics.evaluation",
     "load": "lmia.api",
+    "score": "lmia.api",
 }
 
 

@@ -14,11 +14,12 @@ import lmia
 from lmia.specs import RequestError
 
 NAMES = {
-    lmia: "Attack Denoiser Estimate Evaluation Method Pictures Probe RequestError evaluate load",
+    lmia: "Attack Denoiser Estimate Evaluation Method Pictures Probe RequestError evaluate load score",
     bench: "InfrastructureError Row Run audit leaderboard run",
 }
 SIGNATURES = {
     lmia.load: "(model, *, base=None, device='auto', dtype='float32')",
+    lmia.score: "(model, pictures, attacks, *, base=None, caption=None, seed=0, batch=16)",
     lmia.evaluate: "(scores, *, member='member', by=(), lower_is_member=False, against=None)",
     bench.run: "(preset, *, store='./store', overrides=(), runtime=None, retry=False, track=True, tell=silent)",
     bench.audit: "(*, members, nonmembers, model=None, base=None, out=None, store='./store', runtime=None, "
@@ -84,6 +85,37 @@ def test_evaluate_takes_a_table_and_the_members_ids(tmp_path):
     pq.write_table(labelled.rename_columns(["id", "identity", "attack", "score", "member"]), tmp_path / "s.parquet")
     again = lmia.evaluate(tmp_path / "s.parquet", by=["attack"], against="attack=bad")
     assert (again.groups, again.comparisons) == (found.groups, found.comparisons)
+
+
+def test_score_is_the_pass_of_the_harness_with_a_row_per_attack_and_picture(tmp_path):
+    from PIL import Image
+
+    from lmia.attacks.loss import Loss
+    from lmia.attacks.pia import Pia
+    from lmia.attacks.scoring import score_pass
+    from lmia.data.sources.imagefolder import read_folder
+
+    for person in "ab":
+        (tmp_path / person).mkdir()
+        for photo in range(2):
+            noise = np.random.default_rng([ord(person), photo]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / person / f"{photo}.png")
+    model = lmia.load("random", device="cpu")
+    attacks = [Loss(t=200, noises=1), Loss(noises=1), Pia()]
+    table = lmia.score(model, tmp_path, attacks, caption="a face")
+    pictures = read_folder(tmp_path, model.size, "a face")
+    assert table["id"].to_pylist() == pictures.ids * 3
+    assert table["person"].to_pylist() == ["a", "a", "b", "b"] * 3
+    names = ["loss(t=200, noises=1)", "loss(noises=1)", "pia"]
+    assert table["attack"].to_pylist() == [name for name in names for _ in range(4)]
+    expected = score_pass([(attack, None) for attack in attacks], pictures, model).scores
+    assert table["score"].to_pylist() == np.concatenate(expected).tolist()
+    with pytest.raises(RequestError, match="pia is asked for twice"):
+        lmia.score(model, pictures, [Pia(), Pia()])
+    with pytest.raises(RequestError, match="needs a base"):
+        from lmia.attacks.calibrated import Calibrated
+
+        lmia.score(model, pictures, [Calibrated()])
 
 
 def test_mistakes_are_named():
