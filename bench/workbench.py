@@ -14,7 +14,7 @@ from bench.store import Cache, InfrastructureError, InputRef, Manifest, Store
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
-    from lmia.models.model import TargetModel
+    from lmia.models.denoiser import Denoiser
 
 SAVE_PARTIAL_S = 60.0
 
@@ -46,7 +46,7 @@ class Workbench:
         self.device = device
         self.revision = revision
         self.cache = Cache(Path(runtime.cache) if runtime.cache else None, runtime.cache_bytes)
-        self._models: OrderedDict[tuple[str, ...], TargetModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, ...], Denoiser] = OrderedDict()
         self._pictures: OrderedDict[str, Pictures] = OrderedDict()
         self._manifests: dict[str, Manifest] = {}
         self._names: dict[tuple[str, str], str] = {}  # (address, content digest) -> manifest, from the last listing
@@ -90,9 +90,9 @@ class Workbench:
             return InputRef(address, digest, self._names[address, digest])
         raise FileNotFoundError(f"artifact {address} with content {digest} is no longer in the store {self.store.uri}")
 
-    def model(self, ref: InputRef, dtype: str) -> "TargetModel":
+    def model(self, ref: InputRef, dtype: str) -> "Denoiser":
         """A model on this worker's device; the last two stay loaded."""
-        from lmia.models.model import load_model
+        from lmia.models.load import load_model
 
         key = (ref.address, ref.digest, dtype)
         if key not in self._models:

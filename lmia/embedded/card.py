@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmia.attacks.loss import Loss
+from lmia.attacks.pia import Pia
 from lmia.embedded import embedded
 from lmia.metrics.roc import auc
 from lmia.models.denoiser import Denoiser, chunks, to_uint8
@@ -32,6 +34,7 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
     At most SAMPLE pictures of each list, drawn from a fixed seed.
     """
     model = load_model([folder])
+    assert isinstance(model, StableDiffusion)  # `lmia.embedded.architecture` makes no other
     figures: dict[str, Any] = {
         "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6, 2),
         "unet_gflop": round(unet_gflop(model), 4),
@@ -66,14 +69,11 @@ def measure(folder: Path, listed: "Listed") -> dict[str, Any]:
     return figures
 
 
-def attack_scores(model: StableDiffusion, pictures: "Pictures") -> dict[str, np.ndarray]:
+def attack_scores(model: Denoiser, pictures: "Pictures") -> dict[str, np.ndarray]:
     """Loss at several steps (one noise) and PIA at t = 200, p = 4, higher = member: float64 [N] each."""
+    attacks = {f"loss t={t}": Loss(t=t, noises=1) for t in LOSS_TIMES} | {"pia t=200": Pia(t=200, p=4)}
     probe = Probe(model, pictures, batch=50)
-    scores = {f"loss t={t}": -probe.loss(t, 0) for t in LOSS_TIMES}
-    first = probe.eps_clean(0)
-    second = probe.eps(probe.diffuse(200, first), 200, probe.text())
-    difference = (first - second).double().abs().pow(4).sum(dim=(1, 2, 3)).pow(0.25)
-    return {**scores, "pia t=200": -difference.cpu().numpy()}
+    return {name: attack.score(probe) for name, attack in attacks.items()}
 
 
 def reconstruction(model: Denoiser, pictures: "Pictures") -> dict[str, float]:

@@ -33,7 +33,7 @@ def steps_of(batch: int) -> dict[str, Callable[[], None]]:
     model = load_model([embedded("tiny")])
     unet = model.unet.train().requires_grad_(True)
     z0, times = torch.randn(batch, *model.latent_shape()), torch.arange(batch)
-    text = model.text_states(["a north headshot"] * batch)
+    text = model.condition(["a north headshot"] * batch)
     adamw = torch.optim.AdamW(unet.parameters(), fused=True)
     network = timm.create_model("resnet18", num_classes=2).to(memory_format=torch.channels_last)
     pictures, labels = torch.randn(batch, 3, 64, 64), torch.arange(batch) % 2

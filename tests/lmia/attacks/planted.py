@@ -54,7 +54,7 @@ def memorised(model, pictures):
             return (self.gain * (z - a * mean) / b,)
 
     own = dataclasses.replace(model, vae=AveragingVae())
-    memory = Memory(own.encode(pictures.images()), own.text_states(pictures.captions), own.abar().float())
+    memory = Memory(own.encode(pictures.images()), own.condition(pictures.captions), own.scheduler.alphas_cumprod)
     return dataclasses.replace(own, unet=memory.requires_grad_(False))
 
 

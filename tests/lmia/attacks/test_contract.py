@@ -224,7 +224,7 @@ def test_v_prediction(name, scores, target):
     """A model that predicts v where the target predicts eps is the same model: the same scores."""
     import torch
 
-    abar = target.abar()
+    abar = target.scheduler.alphas_cumprod.double()
 
     class PredictsV(torch.nn.Module):
         def __init__(self):

@@ -39,7 +39,7 @@ class Literal:
         return (pixels.clamp(-1, 1).numpy() + 1) / 2
 
     def text(self, caption):
-        return self.model.text_states([caption]).double()
+        return self.model.condition([caption]).double()
 
     def noise(self, record, index, like):
         import torch

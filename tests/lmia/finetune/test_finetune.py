@@ -45,7 +45,7 @@ def test_checkpoints_are_overlays(folder, pictures, tmp_path, method):
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.glob("*.writing"))
 
     base, tuned = load_model([folder]), load_model([folder, tmp_path / "3"])
-    z, text = torch.ones(1, 4, 8, 8), base.text_states(["a man"])
+    z, text = torch.ones(1, 4, 8, 8), base.condition(["a man"])
     before = base.unet(z, 5, text, return_dict=False)[0]
     after = tuned.unet(z, 5, text, return_dict=False)[0]
     assert (before - after).abs().max() > 1e-5
@@ -136,7 +136,7 @@ def test_lora_leaves_the_base_alone_and_starts_from_it(folder, pictures, tmp_pat
     model = load_model([folder])
     trained = METHODS.get("lora").prepare(model, spec)
     assert trained and all("lora" in name for name in trained)
-    z, text = torch.ones(1, 4, 8, 8), model.text_states(["a"])
+    z, text = torch.ones(1, 4, 8, 8), model.condition(["a"])
     untouched = load_model([folder]).unet(z, 5, text, return_dict=False)[0]
     assert torch.allclose(model.unet(z, 5, text, return_dict=False)[0], untouched, atol=1e-6)
     before = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
