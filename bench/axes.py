@@ -182,7 +182,6 @@ def over_usual(chosen: object) -> object:
     return Axes.usual().model_dump() | chosen if isinstance(chosen, dict) else chosen
 
 
-def not_applicable(axes: Axes) -> set[str]:
-    """Names of the axes that mean nothing to the cell's attack."""
-    needs = ATTACKS.get(str(axes.attack))().needs
+def idle_axes(needs: Iterable[str]) -> set[str]:
+    """Names of the axes that mean nothing to an attack with these needs."""
     return {name for name, axis in AXES.items() if not axis.applies(needs)}

@@ -18,7 +18,7 @@ from lmia.finetune.train import FineTuneSpec
 from lmia.models.sample import SampleSpec
 from lmia.specs import RequestError, Spec, UnknownName
 
-Role = Literal["auto", "ranked", "reference", "control", "planted"]
+Role = Literal["ranked", "reference", "control", "planted"]
 Settings = dict[str, JsonValue]
 NOT_OF_A_CELL = ("grid", "suite", "name", "title", "description")
 """What of a benchmark is no part of its cells: two benchmarks share a row whatever they are called."""
@@ -41,7 +41,7 @@ class Block(Spec):
 
     name: str = Field(min_length=1)
     axes: dict[str, list[Scalar]] = Field(default_factory=dict)
-    role: Role = "auto"
+    role: Role | Literal["auto"] = "auto"
     settings: Settings = Field(default_factory=dict, description="deep overrides of the benchmark's settings")
 
     @field_validator("axes", mode="before")

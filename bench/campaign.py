@@ -10,7 +10,7 @@ from typing import Any
 from bench.artifacts import learned
 from bench.artifacts import models as model_artifacts
 from bench.artifacts.artifact import Artifact, walk
-from bench.axes import not_applicable
+from bench.axes import idle_axes
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
 from bench.driver import Driver, revision
@@ -19,6 +19,7 @@ from bench.leaderboard.attachments import Attachments, Curve, ModelRef
 from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.plan.expand import rows_of
+from bench.record import CampaignRecord, CellRecord, campaign_names
 from bench.store import Entry, Store
 from bench.workbench import Runtime
 from lmia.data.sources import SOURCES
@@ -50,39 +51,35 @@ def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None
     return list(found.values())
 
 
-def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], store: Store) -> dict[str, Any]:
+def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], store: Store) -> None:
     """Keep what was asked: the resolved benchmark, its overrides and its cells, under the benchmark's name."""
-    value = {
-        "name": benchmark.name,
-        "title": benchmark.title,
-        "description": benchmark.description,
-        "default": {
-            k: v for k, v in benchmark.default.resolved().items() if k not in not_applicable(benchmark.default)
-        },
-        "suite": suite(benchmark),
-        "overrides": overrides,
-        "benchmark": benchmark.model_dump(mode="json"),
-        "revision": revision(),
-        "asked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cells": [
-            {
-                "cell": q.row.address,
-                "axes": {k: v for k, v in q.cell.axes.resolved().items() if v is not None},
-                "estimand": q.cell.estimand,
-                "role": q.cell.role,
-                "flags": list(q.cell.flags),
-                "blocks": list(q.cell.blocks),
-                "title": q.cell.title,
-                "evidence": benchmark.evidence,
-                "access": q.row.spec.access,  # type: ignore[attr-defined]
-                "shadow": q.row.spec.shadow,  # type: ignore[attr-defined]
-            }
+    idle = idle_axes(benchmark.attack(str(benchmark.default.attack)).needs)
+    CampaignRecord(
+        name=benchmark.name,
+        title=benchmark.title,
+        description=benchmark.description,
+        default={axis: value for axis, value in benchmark.default.resolved().items() if axis not in idle},
+        suite=tuple(suite(benchmark)),
+        overrides=tuple(overrides),
+        benchmark=benchmark.resolved(),
+        revision=revision(),
+        asked_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        cells=tuple(
+            CellRecord(
+                cell=q.row.address,
+                axes={axis: value for axis, value in q.cell.axes.resolved().items() if value is not None},
+                estimand=q.cell.estimand,
+                role=q.cell.role,
+                flags=q.cell.flags,
+                blocks=q.cell.blocks,
+                title=q.cell.title,
+                evidence=benchmark.evidence,
+                access=q.row.spec.access,
+                shadow=q.row.spec.shadow,
+            )
             for q in asked
-        ],
-        "failed": {},
-    }
-    store.write_json(f"campaigns/{benchmark.name}.json", value)
-    return value
+        ),
+    ).write(store)
 
 
 def run(asked: list[Question], store: Store, runtime: Runtime, observer: Observer, *, retry: bool = False) -> Outcome:
@@ -94,14 +91,8 @@ def run(asked: list[Question], store: Store, runtime: Runtime, observer: Observe
 def note_failures(name: str, asked: list[Question], outcome: Outcome, store: Store) -> dict[str, str]:
     """Keep the reasons of failed cells in the campaign's record, for whoever renders it later."""
     failed = {q.row.address: outcome.failed[q.row.address] for q in asked if q.row.address in outcome.failed}
-    key = f"campaigns/{name}.json"
-    store.write_json(key, {**store.read_json(key), "failed": failed})
+    CampaignRecord.read(name, store).model_copy(update={"failed": failed}).write(store)
     return failed
-
-
-def campaign_names(store: Store) -> list[str]:
-    """Campaigns that were run on a store."""
-    return [name.removesuffix(".json") for name in store.names("campaigns") if name.endswith(".json")]
 
 
 def named(name: str | None, store: Store) -> str:
@@ -124,31 +115,28 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Attachments],
     Raises:
         RequestError: no such campaign on this store.
     """
-    if name not in campaign_names(store):
-        known = ", ".join(campaign_names(store)) or "none"
-        raise RequestError(f"no campaign {name!r} on the store {store.uri} (there: {known}); `lmia run {name}` first")
-    asked = store.read_json(f"campaigns/{name}.json")
+    asked = CampaignRecord.read(name, store)
     index, rows, attachments = store.index(), [], {}
-    for cell in asked["cells"]:
-        entries = index.get(cell["cell"])
+    for cell in asked.cells:
+        entries = index.get(cell.cell)
         if entries:
             row, beside = _read(store, entries[-1], cell)
         else:
-            row, beside = _unmade(cell, asked["failed"].get(cell["cell"])), Attachments()
+            row, beside = _unmade(cell, asked.failed.get(cell.cell)), Attachments()
         rows.append(row)
         attachments[row.cell] = beside
     campaign = Campaign(
-        name=asked["name"],
-        title=asked["title"],
-        description=asked["description"],
-        default=asked["default"],
-        cells=frozenset(cell["cell"] for cell in asked["cells"]),
-        suite=tuple(asked.get("suite", ())) or None,
+        name=asked.name,
+        title=asked.title,
+        description=asked.description,
+        default=asked.default,
+        cells=frozenset(cell.cell for cell in asked.cells),
+        suite=asked.suite or None,
     )
     return rows, attachments, campaign
 
 
-def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Attachments]:
+def _read(store: Store, entry: Entry, cell: CellRecord) -> tuple[Row, Attachments]:
     manifest = store.manifest(entry.key)
     row = Row.from_json(store.part(manifest, "row.json"))
     curves = tuple(Curve(**curve) for curve in json.loads(store.part(manifest, "curves.json")))
@@ -162,22 +150,24 @@ def _read(store: Store, entry: Entry, cell: dict[str, Any]) -> tuple[Row, Attach
         curves=curves,
         sheet=sheet,
         sheet_title=f"drawn by the target ({drawn})" if sheet else None,
-        access=cell["access"],
-        shadow=cell["shadow"] or "none",
+        access=cell.access,
+        shadow=cell.shadow or "none",
     )
 
 
-def _unmade(cell: dict[str, Any], why: str | None) -> Row:
+def _unmade(cell: CellRecord, why: str | None) -> Row:
     """A failed row where it is known why the cell has none, else a waiting one."""
-    return Row(
-        cell=cell["cell"],
-        axes=cell["axes"],
-        estimand=cell["estimand"],
-        role=cell["role"],
-        status="failed" if why else "waiting",
-        flags=cell["flags"],
-        reason=why or "not made yet",
-        provenance={"evidence": cell["evidence"]},
+    return Row.of(
+        {
+            "cell": cell.cell,
+            "axes": cell.axes,
+            "estimand": cell.estimand,
+            "role": cell.role,
+            "status": "failed" if why else "waiting",
+            "flags": cell.flags,
+            "reason": why or "not made yet",
+            "provenance": {"evidence": cell.evidence},
+        }
     )
 
 

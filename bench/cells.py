@@ -6,16 +6,17 @@ not multiply cells.
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from bench.axes import AXES, TARGET_AXES, Axes, Scalar, not_applicable
-from bench.benchmark import NOT_OF_A_CELL, Benchmark, Block
+from bench.axes import AXES, TARGET_AXES, Axes, Scalar, idle_axes
+from bench.benchmark import NOT_OF_A_CELL, Benchmark, Block, Role
 from bench.config import merge, override, read
+from lmia.metrics.judge import Estimand
 from lmia.specs import RequestError, Spec, UnknownName, explain
 
-ESTIMANDS = {
+ESTIMANDS: dict[str, Estimand] = {
     "same_source": "same_source",
     "member_person": "person",
     "other_source": "cross_source",
@@ -28,8 +29,8 @@ class Cell(Spec):
     """One question: a point of the grid under the settings of its block."""
 
     axes: Axes
-    role: Literal["ranked", "reference", "control", "planted"]
-    estimand: str
+    role: Role
+    estimand: Estimand
     flags: tuple[str, ...] = ()
     settings: Benchmark
     blocks: tuple[str, ...] = ()
@@ -133,7 +134,7 @@ def _cell(settings: Benchmark, block: Block, chosen: dict[str, Scalar], where: s
     except ValidationError as error:
         raise explain(error, Axes, where) from None
     _check_values(axes, settings, where)
-    axes = axes.model_copy(update={axis: None for axis in not_applicable(axes)})
+    axes = axes.model_copy(update=dict.fromkeys(idle_axes(settings.attack(str(axes.attack), where).needs)))
     estimand = ESTIMANDS[str(axes.query)]
     confounded = axes.member_mark != axes.nonmember_mark
     one_state = axes.target_mark not in (None, "none") and axes.member_mark != "both"

@@ -176,12 +176,13 @@ def _rendered(name: str | None, store: str, form: str, out: Path | None = None) 
 @app.command(help_epilogue=_examples("ui", "ui --port 5001"))
 def ui(*, store: Store = api.STORE, port: Annotated[int, Parameter(help="on 127.0.0.1")] = 5000) -> int:
     """MLflow's UI on the store's database, on 127.0.0.1."""
-    from bench import campaign, tracking
+    from bench import tracking
+    from bench.record import campaign_names
     from bench.store import Store as Opened
 
     where = Opened(store)
     tracking.ui_command(where.uri, port)  # says what is missing before MLflow is imported
-    for name in campaign.campaign_names(where):
+    for name in campaign_names(where):
         tell(f"{name}: {tracking.ui_url(name, where.uri, port)}")
     return tracking.ui(where.uri, port=port)
 

@@ -12,6 +12,7 @@ from bench.benchmark import Benchmark
 from bench.cells import cells, load
 from bench.config import preset_names
 from bench.forecast import forecast
+from bench.record import CampaignRecord, campaign_names
 from bench.store import Store
 
 
@@ -73,11 +74,11 @@ def _status(store: Store) -> dict[str, Any]:
     """Rows of campaigns (done, waiting, failed) and jobs that are running, failing or given up, as JSON values."""
     there = set(store.index())
     campaigns = {}
-    for name in campaign.campaign_names(store):
-        record = store.read_json(f"campaigns/{name}.json")
-        addresses = [cell["cell"] for cell in record["cells"]]
+    for name in campaign_names(store):
+        record = CampaignRecord.read(name, store)
+        addresses = [cell.cell for cell in record.cells]
         done = sum(cell in there for cell in addresses)
-        failed = {cell: why for cell, why in record["failed"].items() if cell not in there}
+        failed = {cell: why for cell, why in record.failed.items() if cell not in there}
         campaigns[name] = {
             "rows": len(addresses),
             "done": done,

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bench.axes import Axes
+from bench.benchmark import Role
 from lmia.metrics.estimates import Estimate, from_interval, missing
 from lmia.metrics.judge import CROSS_SOURCE_ONLY, SAME_SOURCE_ONLY, Estimand
 from lmia.specs import RequestError, explain
 
 Level = Literal["picture", "identity", "set"]
-Role = Literal["ranked", "reference", "control", "planted"]
 Status = Literal["ok", "failed", "undersized", "waiting"]
 """`waiting`: asked for and not made yet; such rows are shown, never stored."""
 
