@@ -20,7 +20,7 @@ from bench.events import End, JobDone, JobNews, Observer, Outcome, Wave
 from bench.jobs import Damaged, Executor, Job, JobStatus, News, Stage
 from bench.plan.graph import Survey, ref_of, survey
 from bench.stages import STAGES
-from bench.store import InfrastructureError, Ref, Store
+from bench.store import Corrupt, InfrastructureError, Ref, Store
 from bench.workbench import Runtime, Workbench
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Driver:
             while True:
                 state = survey(targets, self.store, also)
                 jobs = plan_jobs(state.missing, self.store, state.refs, self.stages)
+                if self._complete(state, jobs):
+                    continue
                 if retry:
                     for job in jobs:
                         if job.name not in reset:
@@ -120,6 +122,14 @@ class Driver:
         outcome.seconds = time.monotonic() - started
         self.observer(End(outcome))
         return outcome
+
+    def _complete(self, state: Survey, jobs: list[Job]) -> bool:
+        """Write the manifests of artifacts whose slices are all there; whether there were any.
+
+        So it is when the last worker died before it wrote the manifest, or when a damaged manifest was discarded.
+        """
+        to_do = {address for job in jobs for address in job.artifacts}
+        return any([self.store.commit(ref) for address, ref in state.refs.items() if address not in to_do])
 
     # ---- one wave
 
@@ -219,8 +229,15 @@ class Driver:
         graph, index, damaged = list(walk(targets)), self.store.index(), []
         for artifact in graph:
             for entry in index.get(artifact.address, []):
-                manifest = self.store.manifest(entry.key)
-                bad = self.store.verify(manifest, content=content)
+                try:
+                    manifest = self.store.manifest(entry.key)
+                    bad = self.store.verify(manifest, content=content)
+                except FileNotFoundError:  # another run remade it just now
+                    continue
+                except Corrupt as error:
+                    self._discard(Damaged(error.manifest, error.part), outcome)
+                    damaged.append(artifact)
+                    continue
                 if bad:
                     self.store.discard(manifest, bad)
                     outcome.repaired += [part.key for part in bad]
@@ -228,10 +245,8 @@ class Driver:
         return damaged
 
     def _discard(self, damaged: Damaged, outcome: Outcome) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            manifest = self.store.manifest(damaged.manifest)
-            self.store.discard(manifest, [part for part in manifest.parts if part.key == damaged.part])
-            outcome.repaired.append(damaged.part)
+        self.store.discard_damaged(damaged.manifest, damaged.part)
+        outcome.repaired.append(damaged.part or damaged.manifest)
 
     def _give_reasons(self, targets: list[Artifact], state: Survey, outcome: Outcome) -> None:
         """Give each target that is missing the reason of what it hangs on."""

@@ -137,7 +137,7 @@ def job(
 
 @dataclass(frozen=True)
 class Damaged:
-    """A part that does not hold what its name promises, by its key and its manifest's."""
+    """What does not hold what its name promises: a part, by its manifest's key and its own, or (no part) the manifest."""
 
     manifest: str
     part: str

@@ -118,16 +118,17 @@ class Workbench:
         from it on another node.
         """
         if self.store.local:
-            folder = Path(self.store.root) / "partial" / name
+            folder = self.store.folder(f"partial/{name}")
             yield folder
             shutil.rmtree(folder, ignore_errors=True)
             return
-        folder = self.cache.folder / "partial" / name
+        folder = self.cache.ready() / "partial" / name
         away = f"partial/{name}"
         for key in self.store.under(away):
+            data = self.store.read(key)  # first of all, for it refuses what leads out of the store
             target = folder / key.removeprefix(f"{away}/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.store.read(key))
+            target.write_bytes(data)
         stop = threading.Event()
 
         def copy_away() -> None:

@@ -105,7 +105,7 @@ def run_job(job: JobOrder, run: str, bench: Workbench, report: Report = lambda _
     except Corrupt as error:
         if key:
             attempts.end(store, key, "interrupted", str(error))
-        return ended("corrupt", str(error), Damaged(error.manifest.key, error.part.key))
+        return ended("corrupt", str(error), Damaged(error.manifest, error.part))
     except Exception as error:  # noqa: BLE001 - whatever a job does, its siblings go on
         # A full disk is not the job's fault: such a try does not count.
         infrastructure = is_infrastructure(error)

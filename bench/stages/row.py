@@ -238,7 +238,7 @@ def _curves(inputs: RowInputs[InputRef], sets: list[list[ScoreSet]], bench: Work
             curve = roc_curve(scores.scores, scores.member)
             fpr, tpr = np.append(0.0, curve.fpr), np.append(0.0, curve.tpr)
             keep = np.unique(np.linspace(0, len(fpr) - 1, CURVE_POINTS).astype(int))
-            learned = bench.manifest(target.seen.scores).inputs.get("learned", {})
+            learned = bench.manifest(target.seen.scores).inputs.get("learned")
             found.append(
                 {
                     "world": f"half {half}" if len(inputs.worlds) == 1 else f"{world.name} {half}",
@@ -246,7 +246,7 @@ def _curves(inputs: RowInputs[InputRef], sets: list[list[ScoreSet]], bench: Work
                     "tpr": [round(float(x), 5) for x in tpr[keep]],
                     "auc": auc(scores.scores, scores.member),
                     "target": target.model.address if target.model else None,
-                    "attack_model": learned.get("address"),
+                    "attack_model": learned["address"] if learned else None,
                     "scores": target.seen.scores.address,
                 }
             )
@@ -261,7 +261,7 @@ def _cost(inputs: RowInputs[InputRef], bench: Workbench, seconds: float) -> Cost
     offline, total, peak = 0.0, seconds, 0.0
     for manifest in _lineage(own, bench):
         total += manifest.total("seconds")
-        peak = max([peak, *(s.get("cost", {}).get("peak_memory_mb") or 0 for s in manifest.slices)])
+        peak = max([peak, *(s.cost.get("peak_memory_mb") or 0 for s in manifest.slices)])
         if manifest.kind in ("pictures", "attack"):
             offline += manifest.total("nfe")
     nfe = sum(m.total("nfe") for m in own) / max(1, pictures)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench.jobs import JobOrder
 from bench.stages import STAGES
 from bench.stages.model import TuningPayload
-from bench.store import _NAME, Cache, Corrupt, InfrastructureError, InputRef, Ref, Store, manifest_key, slice_name
+from bench.store import Cache, Corrupt, Entry, InfrastructureError, InputRef, Ref, Store, manifest_key, slice_name
 from tests.bench.conftest import ROOT
 
 
@@ -104,7 +104,7 @@ def test_damage_is_found_and_costs_only_its_slice(store, damage):
     assert store.verify(manifest, content=False) == ([] if damage == "bytes" else [part])
     with pytest.raises(Corrupt) as caught:
         store.part(manifest, "1.txt")
-    assert (caught.value.manifest, caught.value.part) == (manifest, part)
+    assert (caught.value.manifest, caught.value.part) == (manifest.key, part.key)
     store.discard(manifest, [part])
     assert store.index() == {}
     assert store.slices_done(one) == {0}
@@ -263,7 +263,9 @@ def test_a_writer_that_dies_while_writing_leaves_nothing_under_a_name(tmp_path):
 def test_manifest_names_say_what_they_were_made_of(kind, digests):
     name = Path(manifest_key(kind, *digests)).name
     address, spec, inputs, digest = digests
-    assert _NAME.fullmatch(name).groups() == (kind, address, spec, inputs, digest[:12])
+    entry = Entry.of(name)
+    assert (entry.kind, entry.address, entry.spec, entry.inputs) == (kind, address, spec, inputs)
+    assert entry.digest == digest[:12]
 
 
 @given(st.integers(0, 99999), st.integers(1, 99999))

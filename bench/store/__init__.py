@@ -1,0 +1,24 @@
+"""The store: artifacts by content under one root, read back as untrusted input, and a cache of them on this node."""
+
+from bench.store.cache import Cache
+from bench.store.errors import Corrupt, Damaged, InfrastructureError, SpecChanged
+from bench.store.records import Entry, InputRef, Manifest, Part, Ref, digest_of, inputs_digest, manifest_key, slice_name
+from bench.store.store import Store
+
+__all__ = [
+    "Cache",
+    "Corrupt",
+    "Damaged",
+    "Entry",
+    "InfrastructureError",
+    "InputRef",
+    "Manifest",
+    "Part",
+    "Ref",
+    "SpecChanged",
+    "Store",
+    "digest_of",
+    "inputs_digest",
+    "manifest_key",
+    "slice_name",
+]

@@ -1,0 +1,55 @@
+"""What goes wrong with a store: disk and network, damaged files, an artifact of another spec."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+
+class InfrastructureError(RuntimeError):
+    """Disk, network or cluster failed: not a mistake in the request. Exit status 3."""
+
+
+class Damaged(InfrastructureError):
+    """A file of the store does not hold what was written: `key` says which, `why` what is wrong."""
+
+    def __init__(self, key: str, why: str):
+        super().__init__(f"{key} is damaged: {why}")
+        self.key = key
+        self.why = why
+
+
+class Corrupt(Damaged):
+    """An artifact's manifest or one of its parts is damaged or missing; the driver discards and remakes it.
+
+    Attributes:
+        manifest: key of the artifact's manifest.
+        part: key of the part; empty where it is the manifest itself.
+    """
+
+    def __init__(self, manifest: str, part: str, why: str):
+        super().__init__(part or manifest, why)
+        self.manifest = manifest
+        self.part = part
+
+
+class SpecChanged(RuntimeError):
+    """An artifact lies at this address but was made from another resolved spec."""
+
+
+@contextlib.contextmanager
+def infrastructure(doing: str, *, absence: bool = True) -> Iterator[None]:
+    """Turn what the disk or the network says into an InfrastructureError that names what was being done.
+
+    Args:
+        doing: what, for people.
+        absence: FileNotFoundError is an answer (as when reading) and passes; otherwise it is a failure too.
+    """
+    try:
+        yield
+    except (InfrastructureError, ValueError, TypeError):
+        raise
+    except Exception as error:  # clients of object stores raise what they like when there is no network
+        if absence and isinstance(error, FileNotFoundError):
+            raise
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InfrastructureError(f"{doing}: {error}{' (the disk is full)' if full else ''}") from error
