@@ -137,7 +137,7 @@ def job(
 
 @dataclass(frozen=True)
 class Damaged:
-    """What does not hold what its name promises: a part, by its manifest's key and its own, or (no part) the manifest."""
+    """What is not what its name promises: a part, by its manifest's key and its own, or (no part) a manifest."""
 
     manifest: str
     part: str
