@@ -13,8 +13,7 @@ from bench.config import method_spec
 from lmia.attacks import Attack, attack_from
 from lmia.data.marks import MARKS
 from lmia.data.sources import SOURCES
-from lmia.finetune.methods import METHODS
-from lmia.finetune.train import FineTuneSpec
+from lmia.finetune.methods import METHODS, Method
 from lmia.models.sample import SampleSpec
 from lmia.specs import RequestError, Spec, UnknownName
 
@@ -131,9 +130,9 @@ class Benchmark(Spec):
                 raise RequestError(f"{where}: generate.{key}: {key} is an axis; set it under default or grid")
         return method_spec(SampleSpec, {**self.generate, **axes}, f"{where}: generate")
 
-    def finetuning(self, method: str, where: str = "benchmark", **more: Scalar) -> FineTuneSpec:
+    def finetuning(self, method: str, where: str = "benchmark", **more: Scalar) -> Method:
         """A fine-tuning method: what is set for all methods, and over it what is set for this one."""
-        known: type[FineTuneSpec] = METHODS.get(method).Spec
+        known: type[Method] = METHODS.get(method)
         own = self.finetune.get(method, {})
         shared = {key: value for key, value in self.finetune.items() if key not in METHODS.names()}
         if not isinstance(own, dict):

@@ -172,7 +172,7 @@ class _Planner:
             raise RequestError(f"shadow = {audit.shadow!r}: {len(people)} people; at least 4 are needed")
         halves = assign(people, {"in": len(people) // 2, "out": len(people) - len(people) // 2}, audit.seed)
         members, nonmembers = (self.folder("shadow", audit.shadow, halves[half]) for half in ("in", "out"))
-        tuning = method_spec(METHODS.get(audit.method).Spec, {"seed": audit.seed, **audit.finetune}, "finetune")
+        tuning = method_spec(METHODS.get(audit.method), {"seed": audit.seed, **audit.finetune}, "finetune")
         if tuning.caption == "caption" and (bare := ImageFolder.uncaptioned(spec, "shadow")):
             raise RequestError(
                 f"shadow = {audit.shadow!r}: {bare[0]!r} has no caption (nor have {len(bare) - 1} more); "

@@ -1,5 +1,6 @@
 """Models: bases taken over into the store, and targets tuned on pictures (several epochs of one run are one job)."""
 
+import dataclasses
 import math
 import tempfile
 from collections import defaultdict
@@ -73,10 +74,10 @@ def _take_over(ref: Ref, bench: Workbench) -> None:
 
 def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
     from lmia.finetune.methods import METHODS
-    from lmia.finetune.train import finetune
+    from lmia.finetune.train import TuningRun, finetune
 
     ref = payload.ref
-    spec = METHODS.get(ref.method).Spec(**ref.spec["finetune"])
+    method = METHODS.get(ref.method)(**ref.spec["finetune"])
     pictures = bench.pictures(ref.inputs["pictures"])
     by_epoch = {one.spec["epochs"]: one for one in payload.refs}
     with tempfile.TemporaryDirectory(prefix="lmia-tune-") as scratch, ticking() as clock:
@@ -84,19 +85,17 @@ def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
             figures = finetune(
                 bench.layers(ref.inputs["base"]),
                 pictures,
-                ref.method,
-                spec,
+                method,
                 epochs=sorted(by_epoch),
                 out=lambda epoch: Path(scratch) / str(epoch),
-                partial=partial,
-                device=bench.device,
-                attention=bench.runtime.attention,
-                on_progress=report,
+                run=TuningRun(
+                    partial=partial, device=bench.device, attention=bench.runtime.attention, on_progress=report
+                ),
             )
         for epoch, one in by_epoch.items():
             folder = Path(scratch) / str(epoch)
             files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-            facts = {"trained_on": sorted(pictures.ids), "figures": plain(figures.get(epoch, {}))}
+            facts = {"trained_on": sorted(pictures.ids), "figures": plain(dataclasses.asdict(figures[epoch]))}
             cost = {"passes": float(len(pictures) * epoch), **clock()}
             bench.store.put_slice(one, 0, files, facts=facts, numerics=bench.numerics(), cost=cost)
 

@@ -142,7 +142,10 @@ class Denoiser(ABC):
 
     @abstractmethod
     def condition(self, captions: Sequence[str]) -> "Tensor":
-        """What the network is told about captions, padded or cut to the model's length: [B, L, D] in its dtype."""
+        """What the network is told about captions, padded or cut to the model's length: [B, L, D] in its dtype.
+
+        Here and in `encode`, gradients flow only to what is being trained.
+        """
 
     @overload
     def schedule(self, t: int) -> tuple[float, float]: ...

@@ -31,7 +31,7 @@ class LoraPart(NamedTuple):
     """Tensors by peft's names, without `base_model.model.`."""
 
 
-def merge_adapter(folder: Path, modules: "dict[str, Module]") -> None:
+def merge_adapter(folder: Path, modules: "Mapping[str, Module]") -> None:
     """Adds an adapter to the weights of those parts among "unet" and "text_encoder" that it is for.
 
     Raises:

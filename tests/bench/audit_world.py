@@ -42,8 +42,8 @@ def tune(base: Path, members: Path, out: Path, epochs: int, method: str = "full"
     kind = SOURCES.get("imagefolder")
     spec = kind.Spec(root=str(members), label="members", size=settings.pop("size", 64))
     pictures = kind.all_of(spec, "members", kind.identities(spec, "members"))
-    how = METHODS.get(method).Spec(**{"lr": 1e-3, "batch_size": 16, "warmup_steps": 20, **settings})
-    finetune([base], pictures, method, how, epochs=[epochs], out=lambda _: out.with_name(out.name + ".overlay"))
+    how = METHODS.get(method)(**{"lr": 1e-3, "batch_size": 16, "warmup_steps": 20, **settings})
+    finetune([base], pictures, how, epochs=[epochs], out=lambda _: out.with_name(out.name + ".overlay"))
     overlay = out.with_name(out.name + ".overlay")
     if method == "lora":
         shutil.move(overlay / "lora", out)

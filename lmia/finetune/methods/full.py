@@ -1,27 +1,26 @@
-"""Full fine-tuning of the U-Net; VAE and text encoder stay as they are (Holme et al. 2025)."""
+"""Full fine-tuning of the denoising network; VAE and text encoder stay as they are (Holme et al. 2025)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lmia.finetune.methods import METHODS, Method
-from lmia.finetune.train import FineTuneSpec
-from lmia.models.model import TargetModel, save_part
+from lmia.finetune.methods import Method
+from lmia.models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@METHODS.register("full")
-class Full(Method):
-    """All U-Net weights are trained; the overlay is a whole `unet/`."""
+class Full(Method, name="full"):
+    """All weights of the network are trained; the overlay is the whole network, which replaces the base's."""
 
     version = 1
-    Spec = FineTuneSpec
 
-    @staticmethod
-    def prepare(model: TargetModel, spec: FineTuneSpec) -> dict[str, Any]:
-        """All parameters of the U-Net."""
-        model.unet.requires_grad_(True)
-        return dict(model.unet.named_parameters())
+    def trained(self, model: Denoiser) -> "Mapping[str, Tensor]":
+        """All parameters of the network."""
+        model.network.requires_grad_(True)
+        return dict(model.network.named_parameters())
 
-    @staticmethod
-    def save(model: TargetModel, spec: FineTuneSpec, folder: Path) -> None:
-        """Writes `unet/` in diffusers' format."""
-        save_part(model.unet, folder / "unet", spec.weights)
+    def save(self, model: Denoiser, folder: Path) -> None:
+        """Writes the network in its sub-folder, in diffusers' format."""
+        model.save_network(folder, self.weights)

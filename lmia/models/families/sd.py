@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,7 +13,7 @@ import numpy as np
 from lmia.models.attention import set_attention
 from lmia.models.denoiser import Denoiser
 from lmia.models.files import PARTS, WEIGHTED_PARTS, is_pickled, variant_of
-from lmia.models.lora import merge_adapter
+from lmia.models.overlays import lay_over
 from lmia.models.schedulers import load_scheduler, make_sampler
 from lmia.specs import RequestError
 
@@ -59,19 +60,20 @@ class StableDiffusion(Denoiser):
                 source["variant"] = variant
             return kind.from_pretrained(where[part], local_files_only=True, **source)
 
-        adapted = {
+        parts = {
+            "vae": weights(AutoencoderKL, "vae"),
             "unet": weights(UNet2DConditionModel, "unet"),
             "text_encoder": weights(CLIPTextModel, "text_encoder"),
+            "tokenizer": CLIPTokenizer.from_pretrained(where["tokenizer"], local_files_only=True),
         }
         for index, folder in enumerate(folders):
-            below = {part: module for part, module in adapted.items() if layer[part] <= index}
-            if below and (folder / "lora").is_dir():
-                merge_adapter(folder / "lora", below)
+            if below := {part: module for part, module in parts.items() if layer[part] <= index}:
+                lay_over(folder, below)
         model = cls(
-            vae=weights(AutoencoderKL, "vae").to(device).eval(),
-            unet=adapted["unet"].to(device).eval(),
-            text_encoder=adapted["text_encoder"].to(device).eval(),
-            tokenizer=CLIPTokenizer.from_pretrained(where["tokenizer"], local_files_only=True),
+            vae=parts["vae"].to(device).eval(),
+            unet=parts["unet"].to(device).eval(),
+            text_encoder=parts["text_encoder"].to(device).eval(),
+            tokenizer=parts["tokenizer"],
             scheduler=load_scheduler(where["scheduler"]),
             device=device,
             dtype=dtype,
@@ -135,9 +137,7 @@ class StableDiffusion(Denoiser):
 
     def encode(self, images: "np.ndarray | Tensor") -> "Tensor":
         """Scaling factor times the VAE's mode [B, C, H, W] (a sample would be an unseeded noise)."""
-        import torch
-
-        with torch.no_grad():
+        with _grad_if_trained(self.vae):
             x = self._pixels(images).to(self.torch_dtype)
             z = self.vae.encode(x, return_dict=False)[0].mode()
         return z.float() * self.vae.config.scaling_factor
@@ -152,8 +152,6 @@ class StableDiffusion(Denoiser):
 
     def condition(self, captions: Sequence[str]) -> "Tensor":
         """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
-        import torch
-
         tokens = self.tokenizer(
             list(captions),
             padding="max_length",
@@ -161,7 +159,7 @@ class StableDiffusion(Denoiser):
             truncation=True,
             return_tensors="pt",
         )
-        with torch.no_grad():
+        with _grad_if_trained(self.text_encoder):
             return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
     @overload
@@ -240,6 +238,13 @@ class StableDiffusion(Denoiser):
     def _levels_on_device(self) -> tuple[Any, Any]:
         abar = self.abar()
         return abar.sqrt().float().to(self.device), (1 - abar).sqrt().float().to(self.device)
+
+
+def _grad_if_trained(module: "Module") -> AbstractContextManager:
+    """Gradients flow only if the module is trained and the caller left them on."""
+    import torch
+
+    return torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
 
 
 def save_part(module: Any, folder: Path, dtype: str) -> None:
