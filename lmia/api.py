@@ -11,7 +11,7 @@ from lmia.specs import RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lmia.attacks import Attack
+    from lmia.attacks import Attack, Learned
     from lmia.data.pictures import Pictures
     from lmia.models.denoiser import Denoiser
 
@@ -55,19 +55,20 @@ def load(
 def score(
     model: "Denoiser | str | Path",
     pictures: "Pictures | str | Path",
-    attacks: "Sequence[Attack]",
+    attacks: "Sequence[Attack | tuple[Attack, Learned]]",
     *,
     base: "Denoiser | str | Path | None" = None,
     caption: str | None = None,
     seed: int = 0,
     batch: int = 16,
 ) -> "pa.Table":
-    """Scores pictures with attacks that need not learn first; those that do have `fit` (see docs/api.md).
+    """Scores pictures with attacks.
 
     Args:
         model: the target, or what `load` takes.
         pictures: the pictures, or a folder: ``DIR/*.png``, ``DIR/PERSON/*.png``, or with a metadata file.
-        attacks: such as [Loss(t=200), Pia()]. What they share is computed once.
+        attacks: such as [Loss(t=200), Pia()]; one that learns as a pair with what its `fit` returned. What they share
+            is computed once.
         base: the public base model, for attacks that compare with it, and for a `model` that lies over one.
         caption: of a folder's pictures that have none of their own.
         seed: of the attacks' noises.
@@ -90,9 +91,9 @@ def score(
         model = load(model, base=base if isinstance(base, str | Path) else None)
     if isinstance(pictures, str | Path):
         pictures = read_folder(pictures, model.size, caption)
-    asked = [(attack, None) for attack in attacks]
+    asked = [item if isinstance(item, tuple) else (item, None) for item in attacks]
     found = score_pass(asked, pictures, model, base=below, noise_seed=seed, batch=batch, device=str(model.device))
-    count, labels = len(pictures), _labels(attacks)
+    count, labels = len(pictures), _labels([attack for attack, _ in asked])
     return pa.table(
         {
             "id": pa.array(pictures.ids * len(labels), pa.string()),

@@ -90,6 +90,8 @@ def test_evaluate_takes_a_table_and_the_members_ids(tmp_path):
 def test_score_is_the_pass_of_the_harness_with_a_row_per_attack_and_picture(tmp_path):
     from PIL import Image
 
+    from lmia.attacks import FitInputs, FitRun
+    from lmia.attacks.generated_set_mean import GeneratedSetMean
     from lmia.attacks.loss import Loss
     from lmia.attacks.pia import Pia
     from lmia.attacks.scoring import score_pass
@@ -110,6 +112,12 @@ def test_score_is_the_pass_of_the_harness_with_a_row_per_attack_and_picture(tmp_
     assert table["attack"].to_pylist() == [name for name in names for _ in range(4)]
     expected = score_pass([(attack, None) for attack in attacks], pictures, model).scores
     assert table["score"].to_pylist() == np.concatenate(expected).tolist()
+    mean = GeneratedSetMean()
+    with pytest.raises(RequestError, match="needs a learned state"):
+        lmia.score(model, pictures, [mean], base=model)
+    learned = mean.fit(FitInputs(positives=pictures, base=model), FitRun())
+    both = lmia.score(model, pictures, [(mean, learned), Pia()], base=model)
+    assert both["attack"].to_pylist() == ["generated_set_mean"] * 4 + ["pia"] * 4
     with pytest.raises(RequestError, match="pia is asked for twice"):
         lmia.score(model, pictures, [Pia(), Pia()])
     with pytest.raises(RequestError, match="needs a base"):
