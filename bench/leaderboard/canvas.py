@@ -84,6 +84,7 @@ def label_points(panel: "Axes", points: Sequence[Point], size: float = 7.5) -> N
             color=INK,
             va="center",
             ha="left" if dx > 0 else "right",
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
             arrowprops=line if abs(dy) > size / 2 else None,
         )
 

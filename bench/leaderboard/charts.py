@@ -122,7 +122,8 @@ def cost(board: Board) -> "Figure | None":
         for access, colour in colours.items()
         if any(a.track[0] == access for a in attacks)
     ]
-    handles.append(panels[0].plot([], [], "o", color=INK, mfc=PAPER, label="with shadow data")[0])
+    if any(a.track[2] != "none" for a in attacks):
+        handles.append(panels[0].plot([], [], "o", color=INK, mfc=PAPER, label="with shadow data")[0])
     figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper right", ncols=len(handles))
     gone = len(board.attacks) - len(attacks)
     more = f"; not shown: {gone} that were not tried on the whole suite, or not counted" if gone else ""

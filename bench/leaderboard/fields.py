@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bench.axes import AXES
 from bench.leaderboard.findings import left
-from bench.leaderboard.formats import MISSING, amount, axis_text, name, number, p_text, percent
+from bench.leaderboard.formats import MISSING, amount, axis_text, name, number, p_text, percent, typographic
 from bench.leaderboard.rank import Entry
 from bench.leaderboard.row import Cost, Measured, why_null
 
@@ -79,7 +79,7 @@ def details(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
             continue
         value = values[key]
         if field.group == "number":
-            text = _number_text(key, values)
+            text = typographic(_number_text(key, values))
             if value is None and key in Measured.model_fields:
                 text = f"{MISSING} {why_null(row, key)}"
             elif value is None:

@@ -24,7 +24,8 @@ PICTURE_ROWS: dict[str, int] = {"ranked": 14, "cross": 8, "planted": 6, "apart":
 PICTURE_ROWS_ELSE = 4
 WIDTH_IN = 11.0
 CHARACTER = 0.0068
-"""Of the width of the table, at the size of its text."""
+LETTER = 0.0060
+"""Widths of digits and of letters as shares of the table's, at the size of its text."""
 
 
 def figures(board: Board, folder: Path) -> list[Path]:
@@ -45,10 +46,12 @@ def figures(board: Board, folder: Path) -> list[Path]:
 
 
 def _leaderboard(board: Board) -> "Figure | None":
-    found = [(table, PICTURE_ROWS.get(table.name, PICTURE_ROWS_ELSE)) for table in tables(board)]
+    found = [(table, _shown_rows(table)) for table in tables(board)]
     if not found:
         return None
-    num_lines = sum(min(len(table.lines), most) + 3.2 for table, most in found) + 1.8
+    usual = textwrap.wrap(f"The usual setting: {as_line(Usual(board).pairs())}", 200)
+    begin = 2.2 + 0.7 * len(usual)
+    num_lines = begin + sum(min(len(table.lines), most + 1) + 2.4 for table, most in found) - 1
     figure, panel = new(WIDTH_IN, 0.26 * num_lines + 0.3)
     panel.axis("off")
     panel.set_xlim(0, 1)
@@ -58,20 +61,19 @@ def _leaderboard(board: Board) -> "Figure | None":
         0, 0.6, textwrap.shorten(heading, 80, placeholder=" …"), fontsize=13, weight="bold", color=INK, va="center"
     )
     panel.text(1, 0.6, f"{' and '.join(board.evidence)} evidence", fontsize=8, color=AMBER, va="center", ha="right")
-    usual = as_line(Usual(board).pairs())
-    panel.text(
-        0,
-        1.5,
-        textwrap.shorten(f"The usual setting: {usual}", 165, placeholder=" …"),
-        fontsize=7,
-        color=SOFT,
-        va="center",
-    )
-    line = 2.8
+    for place, text in enumerate(usual):
+        panel.text(0, 1.5 + 0.7 * place, text, fontsize=7, color=SOFT, va="center")
+    line = begin
     for table, most in found:
         line = _draw(panel, table, most, line)
     figure.subplots_adjust(left=0.02, right=0.98, top=0.99, bottom=0.01)
     return figure
+
+
+def _shown_rows(table: Table) -> int:
+    """How many rows of a table are drawn; the line that tells of one more row could as well hold it."""
+    most = PICTURE_ROWS.get(table.name, PICTURE_ROWS_ELSE)
+    return most + 1 if len(table.lines) == most + 1 else most
 
 
 def _draw(panel: "Axes", table: Table, most: int, line: float) -> float:
@@ -89,9 +91,10 @@ def _draw(panel: "Axes", table: Table, most: int, line: float) -> float:
         line += 1
         if entry.rank is not None:
             panel.text(0.022, line, str(entry.rank), fontsize=8.5, color=INK, va="center", ha="right")
-        setting = str(by_key["setting"].value(entry))
-        label = ", ".join([by_key["attack"].value(entry).text, *([setting] if setting != USUAL else [])])
-        label = textwrap.shorten(label, int((begin - 0.05) / CHARACTER), placeholder=" …")
+        setting = str(by_key["setting"].value(entry)).removeprefix(USUAL).strip()
+        comma = "" if not setting else " " if setting.startswith("(") else ", "
+        label = f"{by_key['attack'].value(entry).text}{comma}{setting}"
+        label = textwrap.shorten(label, int((begin - 0.05) / LETTER), placeholder=" …")
         panel.text(0.04, line, label, fontsize=8.5, color=INK, va="center")
         for column, at in zip(numbers, places, strict=True):
             text = typographic(column.text(entry))
@@ -140,7 +143,7 @@ def _fitting(board: Board) -> tuple[list[Entry], str]:
     shown = others[: MOST_ROWS // 2]
     kept = [*ranked[: MOST_ROWS - len(shown)], *shown]
     gone = Counter(entry.section for entry in (*ranked, *others) if entry not in kept)
-    told = ", ".join(f"{count} {section}" for section, count in gone.items())
+    told = ", ".join(f"{count} {'weaker ' if section == 'ranked' else ''}{section}" for section, count in gone.items())
     return kept, f"; not shown: {told}" if told else ""
 
 

@@ -31,7 +31,9 @@ def as_latex(board: Board) -> str:
     usual = as_line(Usual(board).pairs())
     suite = attack_table(board)
     found = [*tables(board), *([] if suite is None else [suite])]
-    return "\n".join([*head, *(line for table in found for line in _lines(table, board, usual))]) + "\n"
+    usually = [usual] + [""] * len(found)  # said once
+    lines = [line for table, text in zip(found, usually, strict=False) for line in _lines(table, board, text)]
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def _lines(table: Table, board: Board, usual: str) -> list[str]:

@@ -209,7 +209,7 @@ def _who(section: Section, usual: Usual) -> list[Column]:
         tags += [f"{row.level} level"] if row.level != "picture" else []
         tags += [row.role] if section == "control" else []
         flags: list[str] = [row.status] if row.status not in ("ok", "waiting") else []
-        flags += [flag.replace("_", " ") for flag in row.flags]
+        flags += [flag.replace("_", " ") for flag in row.flags if flag != section]
         text = "" if pairs else USUAL
         return Cell(text, value=as_line(pairs), pairs=pairs, flags=tuple(flags), tags=tuple(tags))
 
