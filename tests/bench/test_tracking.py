@@ -295,3 +295,20 @@ def test_no_reports_to_anybody(synced):
 
     assert is_telemetry_disabled()
     assert tracking.ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_new_axis_is_a_param_and_waiting_cells_have_no_run(synced, monkeypatch):
+    from test_tables import DEFENCE, MoreAxes, waiting
+
+    from bench import axes
+
+    tracker, *_ = synced
+    monkeypatch.setitem(axes.AXES, "defence", DEFENCE)
+    rows = [
+        row.model_copy(update={"axes": MoreAxes(**row.axes.model_dump(), defence="dp_sgd")})
+        for row in (fake_rows.one("d", fake_rows.HEADLINE, 0.6), waiting("w"))
+    ]
+    done = tracker.sync(rows, {}, fake_rows.campaign("defended"))
+    assert done.written == 1 and cell_of(tracker, "d", "defended").data.params["defence"] == "dp_sgd"
+    parent = tracker.database.client.get_run(done.run_id)
+    assert parent.data.metrics["num_waiting"] == 1 and parent.info.status == "FINISHED"
