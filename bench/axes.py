@@ -3,6 +3,7 @@
 A new axis is one field of `Axes` (and what the plan makes of its value). Null: the axis does not apply to the attack.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -185,3 +186,26 @@ def over_usual(chosen: object) -> object:
 def idle_axes(needs: Iterable[str]) -> set[str]:
     """Names of the axes that mean nothing to an attack with these needs."""
     return {name for name, axis in AXES.items() if not axis.applies(needs)}
+
+
+def as_markdown() -> str:
+    """The axes as documentation: `python -m bench.axes > docs/axes.md`."""
+    lines = [
+        "# The axes of a benchmark",
+        "",
+        "Written by `python -m bench.axes` from the declarations in `bench/axes.py`. An axis that does not apply to an",
+        "attack is null and does not multiply cells.",
+        "",
+        "| axis | shown as | says something about | values | usual | applies to attacks that need | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, axis in AXES.items():
+        values = ", ".join(f"`{value}`" for value in axis.allowed(Sources()) or ())
+        needs = " or ".join(sorted(axis.needs)) or "anything"
+        about = f"| `{name}` | {axis.title} | the {axis.belongs_to} | {values or 'any'} | `{axis.usual}` "
+        lines.append(f"{about}| {needs} | {axis.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_markdown())

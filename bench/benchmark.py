@@ -18,6 +18,7 @@ from lmia.models.sample import SampleSpec
 from lmia.specs import RequestError, Spec, UnknownName
 
 Role = Literal["ranked", "reference", "control", "planted"]
+Evidence = Literal["synthetic", "real"]
 Settings = dict[str, JsonValue]
 NOT_OF_A_CELL = ("grid", "suite", "name", "title", "description")
 """What of a benchmark is no part of its cells: two benchmarks share a row whatever they are called."""
@@ -100,7 +101,7 @@ class Benchmark(Spec):
         return value
 
     @property
-    def evidence(self) -> Literal["synthetic", "real"]:
+    def evidence(self) -> Evidence:
         """Whether the pictures are drawn or photographed."""
         return "synthetic" if self.data.get("kind") == "population" else "real"
 

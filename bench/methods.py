@@ -60,12 +60,14 @@ def current(root: Path = ROOT) -> dict[str, Method]:
         "pictures/generated": (GeneratedSpec.version, ["lmia.models.sample", "lmia.data.captions", MODEL]),
         "pictures/take": (TakeSpec.version, ["lmia.data.pictures"]),
         "pictures/mix": (MixSpec.version, ["lmia.data.pictures"]),
-        "row/estimate": (RowSpec.version(), ["bench.stages.row"]),
+        "row/estimate": (RowSpec.version, ["bench.stages.row"]),
     }
     for kind, registries in {"pictures": (SOURCES, MARKS), "model": (METHODS,), "attack": (ATTACKS,)}.items():
         for registry in registries:
             for name in registry.names():
                 method = registry.get(name)
+                if not method.__module__.startswith("lmia."):
+                    continue  # another package's, which answers for its own versions
                 found[f"{kind}/{name}"] = method.version, [method.__module__, *ENTRANCES[kind]]
     return {name: Method(version, sources.digest(modules)) for name, (version, modules) in sorted(found.items())}
 

@@ -3,7 +3,7 @@
 from pydantic import Field, JsonValue
 
 from bench.axes import Scalar
-from bench.benchmark import Role
+from bench.benchmark import Evidence, Role
 from bench.store import Store
 from lmia.metrics.judge import Estimand
 from lmia.specs import RequestError, Spec
@@ -19,7 +19,7 @@ class CellRecord(Spec):
     flags: tuple[str, ...] = ()
     blocks: tuple[str, ...] = Field((), description="blocks of the grid that ask for it")
     title: str = ""
-    evidence: str
+    evidence: Evidence
     access: str = Field(description="what the attack asks of the target")
     shadow: str | None = Field(None, description="whose pictures the attacker needs; null in old records: nobody's")
 

@@ -7,11 +7,13 @@ and `unflatten` are the only places that know the names.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import Field
 
 from bench.artifacts.artifact import Artifact
+from bench.axes import Axes
+from bench.benchmark import Evidence, Role
 from lmia.metrics.judge import Estimand
 from lmia.specs import Spec
 
@@ -25,19 +27,17 @@ _NEGATIVES_FROM = {"shadow": ANOTHER_SOURCE, "real": ANOTHER_SOURCE, "mix": ANOT
 class RowSpec(Spec):
     """The question, as far as it is not in the inputs."""
 
-    axes: dict[str, Any]
+    version: ClassVar[int] = 2
+    """Of the estimates and of the row's schema; raised when either changes."""
+
+    axes: Axes
     estimand: Estimand
-    role: str
+    role: Role
     flags: tuple[str, ...] = ()
-    evidence: str = "synthetic"
+    evidence: Evidence = "synthetic"
     absent: dict[str, str] = Field(default_factory=dict, description="controls that have no meaning here, and why")
     access: str = "none"
     shadow: str = Field(NOBODY, description="whose pictures the attacker needs beside the target (`people_needed`)")
-
-    @staticmethod
-    def version() -> int:
-        """Of the estimates and of the row's schema; raised when either changes."""
-        return 2
 
 
 def people_needed(aux: object, *, shadow_target: bool) -> str:
@@ -146,7 +146,7 @@ class RowInputs(Generic[T]):
 
 def row(spec: RowSpec, inputs: RowInputs[Artifact]) -> Artifact:
     """The row that answers a question."""
-    return Artifact("row", "estimate", RowSpec.version(), spec, flatten(inputs))
+    return Artifact("row", "estimate", RowSpec.version, spec, flatten(inputs))
 
 
 def flatten(inputs: RowInputs[T]) -> dict[str, T]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bench.axes import Axes
-from bench.benchmark import Role
+from bench.benchmark import Evidence, Role
 from lmia.metrics.estimates import Estimate, from_interval, missing
 from lmia.metrics.judge import CROSS_SOURCE_ONLY, SAME_SOURCE_ONLY, Estimand
 from lmia.specs import RequestError, explain
@@ -107,7 +107,7 @@ class Provenance(_Part):
     revision: str | None = None
     numerics: JsonValue = None
     scores: list[str] = Field(default_factory=list)
-    evidence: Literal["synthetic", "real"] = "synthetic"
+    evidence: Evidence = "synthetic"
     made_at: str | None = None
 
 

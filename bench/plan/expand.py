@@ -59,7 +59,7 @@ class _Question:
         sheet = self.sets.positives("A", 0) if self.axes.guidance is not None else None
         attack = self.attacks.attack(0)
         spec = RowSpec(
-            axes={k: v for k, v in self.axes.resolved().items() if v is not None},
+            axes=self.axes,
             estimand=self.cell.estimand,
             role=self.cell.role,
             flags=self.cell.flags,

@@ -32,7 +32,7 @@ CURVE_POINTS = 200
 def jobs(refs: list[tuple[Artifact, Ref]], done: Done) -> list[Job]:
     """One per row."""
     return [
-        job(STAGE, f"row {a.spec.axes['attack']} {a.spec.axes['query']}", Payload((ref,)), work=1, order=(4,))
+        job(STAGE, f"row {a.spec.axes.attack} {a.spec.axes.query}", Payload((ref,)), work=1, order=(4,))
         for a, ref in refs
     ]
 

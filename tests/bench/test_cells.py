@@ -100,3 +100,12 @@ def test_attacks_that_learn_from_one_shadow_are_one_job_given_the_cells_captions
     found = forecast([q.row for q in asked], Store("memory://nothing"))
     assert found.evaluations_asked > found.evaluations_shared > 0
     assert all(line.naive >= line.unique > line.there == 0 < line.jobs for line in found.kinds)
+
+
+def test_the_axes_are_documented_as_they_are_declared():
+    from bench.axes import as_markdown
+    from bench.methods import ROOT
+
+    assert (ROOT / "docs" / "axes.md").read_text(encoding="utf-8") == as_markdown(), (
+        "python -m bench.axes > docs/axes.md"
+    )

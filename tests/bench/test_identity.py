@@ -99,9 +99,9 @@ def test_so_does_a_method_of_no_registry(before, name, monkeypatch):
 
 
 def test_so_do_the_estimates_and_the_way_a_base_is_taken_over(before, monkeypatch):
-    version = RowSpec.version()
+    version = RowSpec.version
     with monkeypatch.context() as patch:
-        patch.setattr(RowSpec, "version", staticmethod(lambda: version + 1))
+        patch.setattr(RowSpec, "version", version + 1)
         assert check(before, {("row", "estimate")}) == sum(artifact.kind == "row" for artifact, _ in before)
     resolve = expand.resolve_base
     monkeypatch.setattr(expand, "resolve_base", lambda name: dataclasses.replace(resolve(name), version=2))

@@ -76,7 +76,7 @@ def question(desk, leak=1.5):
 
 
 def make_row(desk, inputs, spec=SPEC):
-    ref = Ref("row", "f" * 20, "estimate", RowSpec.version(), json.loads(spec.model_dump_json()), flatten(inputs))
+    ref = Ref("row", "f" * 20, "estimate", RowSpec.version, json.loads(spec.model_dump_json()), flatten(inputs))
     make(Payload((ref,)), Workbench(desk.store, Runtime(), revision="abc"), lambda _: None)
     manifest = desk.store.commit(ref)
     found = {part.name: desk.store.part(manifest, part.name) for part in manifest.parts}
