@@ -101,7 +101,7 @@ def cost(board: Board) -> "Figure | None":
         own = [a for a in attacks if a.track[1] == kind]
         most = max(a.nfe or 0 for a in own) + 1
         panel.set_xscale("log")
-        panel.set_xlim(min(a.nfe or 0 for a in own) / 1.6 + 0.5, most * (2.2 if most > 1 else 3))
+        panel.set_xlim(min(a.nfe or 0 for a in own) / 1.6 + 0.5, most * (2.8 if most > 1 else 3))
         panel.set_ylim(min(values) - 0.03, max(values) + 0.05)
         for attack in own:
             colour = colours.get(attack.track[0], INK)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.axes import AXES
-from bench.leaderboard.findings import left
+from bench.leaderboard.findings import auc_minus_source
 from bench.leaderboard.formats import MISSING, amount, axis_text, name, number, p_text, percent, typographic
 from bench.leaderboard.rank import Entry
 from bench.leaderboard.row import Cost, Measured, why_null
@@ -46,7 +46,13 @@ def fields(entries: Sequence[Entry]) -> list[Field]:
         Field("flags", "flags", "row", lambda e: " ".join(e.row.flags)),
         Field("reason", "reason", "row", lambda e: e.row.reason),
         *(found for key in Measured.model_fields for found in _of_measured(key)),
-        Field("auc_minus_source_auc", "what is left", "number", lambda e: left(e.row)[0], "auc_minus_source_auc"),
+        Field(
+            "auc_minus_source_auc",
+            "what is left",
+            "number",
+            lambda e: auc_minus_source(e.row)[0],
+            "auc_minus_source_auc",
+        ),
         *(found for rate in rates for found in _of_rate(rate)),
         *(Field(f"metric_{m}", name(m), "number", _metric(m), f"metrics/{m}") for m in metrics),
         Field("p_value", "p", "number", lambda e: e.p_value, "p_value"),

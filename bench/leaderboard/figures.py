@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.leaderboard.canvas import AMBER, BAND, BLUE, GREY, INK, LINE, PLUM, SOFT, new, png, title
 from bench.leaderboard.charts import cost, epochs
-from bench.leaderboard.findings import left, verdict, with_source_auc
+from bench.leaderboard.findings import auc_minus_source, verdict, with_source_auc
 from bench.leaderboard.formats import name, number, typographic, with_interval
 from bench.leaderboard.rank import Board, Entry, Section
 from bench.leaderboard.roc import rocs
@@ -197,7 +197,7 @@ def _source(board: Board) -> "Figure | None":
         panel.plot([m.source_auc, m.auc], [place, place], color=BLUE, lw=3, alpha=0.45, solid_capstyle="round")
         panel.plot([m.source_auc], [place], "o", color=AMBER, ms=6.5)
         panel.plot([m.auc], [place], "o", color=BLUE, ms=6.5)
-        rest, ci = left(entry.row)
+        rest, ci = auc_minus_source(entry.row)
         text = typographic(f"{number(m.auc)} − {number(m.source_auc)}: {with_interval(rest, ci, signed=True)}")
         panel.text(1.01, place, text, transform=panel.get_yaxis_transform(), va="center", fontsize=8, color=INK)
     panel.axvline(0.5, color=GREY, lw=1)

@@ -154,7 +154,7 @@ def verdict(ci: Interval | None, p_adjusted: float | None = None) -> Verdict:
     return "below" if ci[1] < 0 else "none"
 
 
-def left(row: Row) -> tuple[float | None, Interval | None]:
+def auc_minus_source(row: Row) -> tuple[float | None, Interval | None]:
     """AUC minus source_auc, and its paired interval where the row's metrics have one (left_low, left_high)."""
     measured = row.measured
     if measured.auc is None or measured.source_auc is None:
@@ -175,7 +175,7 @@ def headline(board: Board, entries: Sequence[Entry]) -> Entry | None:
 
 def with_source_auc(board: Board) -> list[Entry]:
     """Entries of the section `cross` in which AUC and source AUC can be compared."""
-    return [entry for entry in board.section("cross") if left(entry.row)[0] is not None]
+    return [entry for entry in board.section("cross") if auc_minus_source(entry.row)[0] is not None]
 
 
 def _waiting(board: Board) -> Waiting | None:
@@ -198,7 +198,7 @@ def _other_source(board: Board) -> OtherSource | None:
         kind="little" if above < LITTLE_AUC else "style" if auc - source_auc < above / 3 else "more",
         num_rows=len(usable),
         median_auc=statistics.median(e.row.measured.auc or 0 for e in usable),
-        median_left=statistics.median(rest for e in usable if (rest := left(e.row)[0]) is not None),
+        median_left=statistics.median(rest for e in usable if (rest := auc_minus_source(e.row)[0]) is not None),
     )
 
 

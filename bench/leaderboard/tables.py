@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from bench.axes import AXES, ENTRANT_AXES
 from bench.leaderboard import texts
-from bench.leaderboard.findings import Verdict, left, verdict
+from bench.leaderboard.findings import Verdict, auc_minus_source, verdict
 from bench.leaderboard.formats import MISSING, amount, axis_text, digits_for, interval, name, number, p_text, percent
 from bench.leaderboard.rank import AttackEntry, Board, Entry, Section
 from bench.leaderboard.row import Interval, Row, why_null
@@ -259,7 +259,7 @@ def _measured(row: Row, key: str, signed: bool = False) -> Cell:
 
 
 def _what_is_left(entry: Entry) -> Cell:
-    rest, ci = left(entry.row)
+    rest, ci = auc_minus_source(entry.row)
     if rest is None:
         return _missing(why_null(entry.row, "source_auc"))
     return Cell(number(rest, 2, signed=True), interval(ci, 2, signed=True), rest)

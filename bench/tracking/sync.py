@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bench.axes import AXES
 from bench.leaderboard import fields, formats, texts
 from bench.leaderboard.attachments import ModelRef
-from bench.leaderboard.findings import left
+from bench.leaderboard.findings import auc_minus_source
 from bench.leaderboard.rank import Board, Entry
 from bench.leaderboard.row import Measured, why_null
 from bench.leaderboard.settings import Usual, as_line
@@ -314,7 +314,7 @@ def _note(entry: Entry) -> str:
     m = entry.row.measured
     lines = []
     if entry.section == "cross":
-        rest, ci = left(entry.row)
+        rest, ci = auc_minus_source(entry.row)
         lines.append(
             f"AUC **{formats.with_interval(m.auc, m.auc_ci)}**, people never seen **"
             f"{formats.with_interval(m.source_auc, m.source_auc_ci)}**: what is left is "

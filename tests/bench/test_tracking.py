@@ -28,16 +28,16 @@ def no_server(monkeypatch):
 
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory):
-    """A store with a campaign in MLflow: tracker, rows, sides, what the first sync did."""
+    """A store with a campaign in MLflow: tracker, rows, attachments, what the first sync did."""
     kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
     store = tmp_path_factory.mktemp("store")
     page = store / "quick.html"
     page.write_text("<!doctype html><title>board</title>", encoding="utf-8")
     rows = fake_rows.quick()
-    sides = fake_rows.sides_for(rows)
+    attachments = fake_rows.attachments_for(rows)
     tracker = Tracker(store)
-    done = tracker.sync(rows, sides, fake_rows.campaign(), models=fake_rows.models(), html=page)
-    yield tracker, rows, sides, done, page
+    done = tracker.sync(rows, attachments, fake_rows.campaign(), models=fake_rows.models(), html=page)
+    yield tracker, rows, attachments, done, page
     tracker.close()
     if kept is not None:
         os.environ["MLFLOW_TRACKING_URI"] = kept
@@ -115,12 +115,12 @@ def test_models_are_addresses_and_numbers_are_tied_to_them(synced):
 
 
 def test_doing_it_again_writes_nothing(synced):
-    tracker, rows, sides, done, page = synced
+    tracker, rows, attachments, done, page = synced
     before = {run.info.run_id: run.info.end_time for run in search(tracker)}
-    again = tracker.sync(rows, sides, fake_rows.campaign(), models=fake_rows.models(), html=page)
+    again = tracker.sync(rows, attachments, fake_rows.campaign(), models=fake_rows.models(), html=page)
     assert (again.written, again.skipped, again.models, again.run_id) == (0, len(rows), 0, done.run_id)
     other = Tracker(tracker.database.store).sync(
-        rows, sides, fake_rows.campaign(), models=fake_rows.models(), html=page
+        rows, attachments, fake_rows.campaign(), models=fake_rows.models(), html=page
     )
     assert other.written == 0
     assert {run.info.run_id: run.info.end_time for run in search(tracker)} == before

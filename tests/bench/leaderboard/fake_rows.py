@@ -232,8 +232,8 @@ def curve(world, auc, seed):
     )
 
 
-def sides_for(rows, sheets=True):
-    """Side material for rows that have numbers."""
+def attachments_for(rows, sheets=True):
+    """What is shown beside rows that have numbers."""
     found = {}
     for row in rows:
         auc = row.measured.auc

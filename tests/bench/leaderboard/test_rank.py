@@ -12,7 +12,7 @@ from lmia.metrics.estimates import t_quantile, t_tail
 @pytest.fixture(scope="module")
 def board():
     rows = fake_rows.quick()
-    return join(rows, fake_rows.sides_for(rows, sheets=False), fake_rows.campaign())
+    return join(rows, fake_rows.attachments_for(rows, sheets=False), fake_rows.campaign())
 
 
 def test_only_sound_rows_are_ranked(board):

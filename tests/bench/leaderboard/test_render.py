@@ -48,7 +48,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def page(rows):
-    return render(rows, fake_rows.sides_for(rows), fake_rows.campaign(), "html")
+    return render(rows, fake_rows.attachments_for(rows), fake_rows.campaign(), "html")
 
 
 def test_json_is_the_rows_with_the_campaign_s_four_fields(rows):
@@ -147,8 +147,8 @@ def test_html_escapes_everything():
         fake_rows.one("b", axes | {"epochs": 3}, 0.6, status="failed", reason=EVIL),
         fake_rows.one("c", axes | {"query": "other_source"}, 0.9, estimand="cross_source", role="reference"),
     ]
-    sides = fake_rows.sides_for(rows)
-    text = render(rows, sides, Campaign(EVIL, title=EVIL, description=EVIL), "html")
+    attachments = fake_rows.attachments_for(rows)
+    text = render(rows, attachments, Campaign(EVIL, title=EVIL, description=EVIL), "html")
     parsed = Parsed(text)
     assert parsed.stack == [] and parsed.tags.count("script") == 2
     assert not any(key.startswith("on") for key, _ in parsed.attributes)
@@ -188,7 +188,7 @@ def test_numbers():
 
 
 def test_figures(rows, tmp_path):
-    made = render(rows, fake_rows.sides_for(rows, sheets=False), fake_rows.campaign(), "figures", tmp_path)
+    made = render(rows, fake_rows.attachments_for(rows, sheets=False), fake_rows.campaign(), "figures", tmp_path)
     assert [path.name for path in made] == [
         f"{name}.png" for name in ("leaderboard", "delta", "source", "epochs", "cost", "roc")
     ]

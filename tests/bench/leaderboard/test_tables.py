@@ -32,7 +32,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def board(rows):
-    return join(rows, fake_rows.sides_for(rows, sheets=False), fake_rows.campaign())
+    return join(rows, fake_rows.attachments_for(rows, sheets=False), fake_rows.campaign())
 
 
 def plain(text):
@@ -46,7 +46,7 @@ def plain(text):
 
 @pytest.mark.parametrize("form", TEXTS)
 def test_every_form_has_every_table_column_and_line(rows, board, form):
-    text = plain(render(rows, fake_rows.sides_for(rows, sheets=False), fake_rows.campaign(), form, width=200))
+    text = plain(render(rows, fake_rows.attachments_for(rows, sheets=False), fake_rows.campaign(), form, width=200))
     for table in [*tables(board), attack_table(board)]:
         assert table.title in text
         for column in table.shown("text"):
