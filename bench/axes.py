@@ -36,19 +36,28 @@ class Sources(Spec):
         return second if source == first else first
 
 
+def _institutions(sources: Sources) -> tuple[str, ...]:
+    """The benchmark's `sources.institutions`."""
+    return sources.institutions
+
+
 def _marks(sources: Sources) -> list[str]:
+    """Every watermark."""
     return MARKS.names()
 
 
 def _marks_or_both(sources: Sources) -> list[str]:
+    """Every watermark, `both`."""
     return [*_marks(sources), "both"]
 
 
 def _methods(sources: Sources) -> list[str]:
+    """Every fine-tuning method."""
     return METHODS.names()
 
 
 def _attacks(sources: Sources) -> list[str]:
+    """Every attack (`lmia attacks`)."""
     return [name for name in ATTACKS.names() if ATTACKS.get(name).role == "attack"]
 
 
@@ -61,7 +70,8 @@ class Axis:
         belongs_to: what a value says something about: the target, the attack that is tried on it, or the query.
         usual: the value where a benchmark says nothing.
         description: one line.
-        values: what is allowed, given the benchmark's sources; None: whatever the field's type allows.
+        values: what is allowed, or a function that says it, given the benchmark's sources, and whose docstring names
+            it; None: whatever the field's type allows.
         needs: the axis applies to attacks that have one of these needs; empty: to every attack.
     """
 
@@ -91,7 +101,7 @@ class Axes(Spec):
 
     source: Annotated[
         str | None,
-        Axis("source", "target", "north", "where the target's training people come from", lambda s: s.institutions),
+        Axis("source", "target", "north", "where the target's training people come from", _institutions),
     ] = None
     aux: Annotated[
         str | None,
@@ -200,9 +210,11 @@ def as_markdown() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, axis in AXES.items():
-        values = ", ".join(f"`{value}`" for value in axis.allowed(Sources()) or ())
+        # A registered method is no reason to rewrite this.
+        known = axis.values
+        told = str(known.__doc__).rstrip(".") if callable(known) else ", ".join(f"`{value}`" for value in known or ())
         needs = " or ".join(sorted(axis.needs)) or "anything"
-        about = f"| `{name}` | {axis.title} | the {axis.belongs_to} | {values or 'any'} | `{axis.usual}` "
+        about = f"| `{name}` | {axis.title} | the {axis.belongs_to} | {told or 'any'} | `{axis.usual}` "
         lines.append(f"{about}| {needs} | {axis.description} |")
     return "\n".join(lines) + "\n"
 
