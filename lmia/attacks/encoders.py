@@ -17,7 +17,6 @@ from lmia.specs import RequestError, Spec
 if TYPE_CHECKING:
     import torch
 
-    from lmia.data.pictures import Pictures
     from lmia.models.denoiser import Denoiser
 
 
@@ -64,7 +63,8 @@ class GeneratedSet(Attack):
 
     def embedded(self, inputs: FitInputs, run: FitRun) -> np.ndarray:
         """Embeddings of the generated set: float64 [G, D]."""
-        return embed(self.encoder, need(inputs.positives, "positives", self), base=inputs.base, device=run.device)
+        positives = need(inputs.positives, "positives", self)
+        return load_encoder(self.encoder, base=inputs.base, device=run.device)(positives.images())
 
     def compare(self, learned: dict[str, np.ndarray], vectors: np.ndarray) -> np.ndarray:
         """Scores [N] of unit embeddings [N, D]."""
@@ -81,27 +81,18 @@ def encoder_needs(spec: Encoder) -> frozenset[Need]:
     return frozenset({"base"} if isinstance(spec, VaeEncoder) else {"encoder"})
 
 
-def embed(spec: Encoder, pictures: "Pictures", *, base: "Denoiser | None", device: str, batch: int = 32) -> np.ndarray:
-    """Embeddings of pictures.
+def load_encoder(spec: Encoder, *, base: "Denoiser | None", device: str, batch: int = 32) -> Encode:
+    """An encoder as a function from pictures uint8 [N, H, W, 3] to embeddings float64 [N, D].
 
     Args:
         spec: which encoder.
-        pictures: the pictures.
         base: the public base model; only the VAE encoder uses it.
         device: where an outside network computes.
         batch: pictures per call.
 
-    Returns:
-        float64 [N, D].
-
     Raises:
         RequestError: the encoder's weights are not there, or the VAE encoder was given no base model.
     """
-    return load_encoder(spec, base=base, device=device, batch=batch)(pictures.images())
-
-
-def load_encoder(spec: Encoder, *, base: "Denoiser | None", device: str, batch: int = 32) -> Encode:
-    """The encoder as a function from uint8 [N, H, W, 3] to float64 [N, D]; arguments as for `embed`."""
     if isinstance(spec, VaeEncoder):
         if base is None:
             raise RequestError("encoder 'vae' needs the base model, and none was given")

@@ -10,7 +10,7 @@ Deviations: the default embedding is the base model's VAE (paper: DeiT; `encoder
     Evaluations count both branches of classifier-free guidance.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from lmia.attacks import Access, Attack, FitRun, Learned, Need, ScoreInputs, Scorer, to_tensors
 from lmia.attacks.encoders import Encode, Encoder, VaeEncoder, encoder_needs, load_encoder, unit
-from lmia.attacks.networks import margins, restored, seeded, train_classifier
+from lmia.attacks.networks import ShadowNetwork
 from lmia.attacks.shadows import Labelled, ShadowTrained
 from lmia.models.probe import Probe, generate_key
 
@@ -115,62 +115,27 @@ class ReconstructionGaussian(_Fitted, name="reconstruction_gaussian"):
         return decide
 
 
-class ReconstructionMlp(_Fitted, name="reconstruction_mlp"):
+class ReconstructionMlp(_Fitted, ShadowNetwork, name="reconstruction_mlp"):
     """A small network on the sorted similarities."""
 
     version = 1
+    first_layer = "0.weight"
 
     width: int = Field(32, ge=1, description="hidden units")
-    lr: float = Field(1e-3, gt=0, description="Adam learning rate")
-    batch: int = Field(32, ge=2, description="records per step")
     epochs: int = Field(100, ge=1, description="passes over the shadow data")
 
-    def learn(self, data: Labelled, run: FitRun) -> Learned:
-        """The network and the standardisation of its inputs."""
-        import torch
+    def scales(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean and standard deviation of each sorted similarity."""
+        values = np.sort(values, axis=1)
+        return {"mean": values.mean(axis=0), "scale": np.maximum(values.std(axis=0), 1e-6)}
 
-        values = np.sort(data.values, axis=1)
-        mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
-        x = torch.from_numpy((values - mean) / scale).float().to(run.device)
-        state = train_classifier(
-            self._network().to(run.device),
-            lambda rows: x[torch.from_numpy(rows).to(x.device)],
-            data.keys,
-            data.labels.tolist(),
-            lr=self.lr,
-            batch=self.batch,
-            epochs=self.epochs,
-            seed=self.seed,
-            task=self.resolved(),
-            device=run.device,
-            partial=run.partial,
-            on_progress=run.on_progress,
-        )
-        return {f"network.{name}": tensor for name, tensor in state.items()} | to_tensors(
-            {"mean": mean, "scale": scale}
-        )
+    def standardised(self, values: np.ndarray, scales: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Sorted similarities, each standardised."""
+        return (np.sort(values, axis=1) - scales["mean"]) / scales["scale"]
 
-    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
-        """The logit margin."""
-        import torch
+    def network(self, channels: int) -> "torch.nn.Module":
+        """Two hidden layers."""
+        from torch.nn import Linear, ReLU, Sequential
 
-        prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in learned.items() if k.startswith(prefix)}
-        network = restored(self._network, state).to(device)
-        mean, scale = learned["mean"].numpy(), learned["scale"].numpy()
-
-        def decide(values: np.ndarray) -> np.ndarray:
-            x = (np.sort(values, axis=1) - mean) / scale
-            return margins(network, torch.from_numpy(x).float().to(device))
-
-        return decide
-
-    def _network(self) -> "torch.nn.Module":
-        def make() -> "torch.nn.Module":
-            from torch.nn import Linear, ReLU, Sequential
-
-            return Sequential(
-                Linear(self.m, self.width), ReLU(), Linear(self.width, self.width), ReLU(), Linear(self.width, 2)
-            )
-
-        return seeded(self.seed, make)
+        width = self.width
+        return Sequential(Linear(channels, width), ReLU(), Linear(width, width), ReLU(), Linear(width, 2))

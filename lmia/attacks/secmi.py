@@ -11,15 +11,14 @@ Deviations: NNs is trained on shadow targets, never on target labels as in the a
     several t shares one trajectory; the authors spend 38 evaluations and a VAE decoding on the same score.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from lmia.attacks import Attack, FitRun, Learned
-from lmia.attacks.networks import margins, restored, seeded, train_classifier
-from lmia.attacks.shadows import Labelled, ShadowTrained
+from lmia.attacks import Attack
+from lmia.attacks.networks import ShadowNetwork, small_stem
 from lmia.models.probe import Probe, inverted_eps_key
 
 if TYPE_CHECKING:
@@ -58,15 +57,13 @@ class Secmi(_Inversion, name="secmi"):
         return -(step_error(target, self.t, self.k) ** 2).sum(axis=(1, 2, 3))
 
 
-class SecmiNns(ShadowTrained, _Inversion, name="secmi_nns"):
+class SecmiNns(ShadowNetwork, _Inversion, name="secmi_nns"):
     """A ResNet-18 on SecMI's error map, trained on shadow targets."""
 
     version = 1
+    first_layer = "conv1.weight"
 
-    lr: float = Field(1e-3, gt=0, description="Adam learning rate")
-    batch: int = Field(32, ge=2, description="error maps per step")
     epochs: int = Field(15, ge=1, description="passes over the shadow data; the last one is kept")
-    seed: int = Field(0, ge=0, description="attack seed: weights and order")
 
     @property
     def measurement(self) -> Hashable:
@@ -77,52 +74,19 @@ class SecmiNns(ShadowTrained, _Inversion, name="secmi_nns"):
         """|psi(phi(z~_t)) - z~_t|: float64 [N, C, H, W]."""
         return np.abs(step_error(target, self.t, self.k))
 
-    def learn(self, data: Labelled, run: FitRun) -> Learned:
-        """The network's state and the scale of the error maps."""
-        import torch
+    def scales(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The mean of the error maps."""
+        return {"scale": np.array([values.mean()])}
 
-        scale = float(data.values.mean())
-        x = torch.from_numpy(data.values / scale).float().to(run.device)
-        state = train_classifier(
-            self._network(x.shape[1]).to(run.device),
-            lambda rows: x[torch.from_numpy(rows).to(x.device)],
-            data.keys,
-            data.labels.tolist(),
-            lr=self.lr,
-            batch=self.batch,
-            epochs=self.epochs,
-            seed=self.seed,
-            task=self.resolved(),
-            device=run.device,
-            partial=run.partial,
-            on_progress=run.on_progress,
-        )
-        return {f"network.{name}": tensor for name, tensor in state.items()} | {
-            "scale": torch.tensor([scale], dtype=torch.float64)
-        }
+    def standardised(self, values: np.ndarray, scales: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Error maps in units of their mean."""
+        return values / scales["scale"]
 
-    def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
-        """The logit margin, member minus non-member."""
-        import torch
+    def network(self, channels: int) -> "torch.nn.Module":
+        """A ResNet-18 for small maps."""
+        import timm
 
-        state = {name.removeprefix("network."): value for name, value in learned.items() if name != "scale"}
-        network = restored(lambda: self._network(state["conv1.weight"].shape[1]), state).to(device)
-        scale = float(learned["scale"][0])
-        return lambda maps: margins(network, torch.from_numpy(maps / scale).float().to(device))
-
-    def _network(self, channels: int) -> "torch.nn.Module":
-        """A ResNet-18 for small maps: 3 x 3 stride 1 first, no max-pool."""
-
-        def make() -> "torch.nn.Module":
-            import timm
-            import torch
-
-            network = timm.create_model("resnet18", num_classes=2, in_chans=channels)
-            network.conv1 = torch.nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-            network.maxpool = torch.nn.Identity()
-            return network
-
-        return seeded(self.seed, make)
+        return small_stem(timm.create_model("resnet18", num_classes=2, in_chans=channels), channels)
 
 
 def step_error(target: Probe, t: int, k: int) -> np.ndarray:

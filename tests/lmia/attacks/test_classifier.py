@@ -5,8 +5,9 @@ import pytest
 
 from lmia.attacks import FitInputs, FitRun
 from lmia.attacks.blind import Blind, crossfit, features
-from lmia.attacks.encoders import ClipEncoder, TimmEncoder, embed, hub_file
+from lmia.attacks.encoders import ClipEncoder, TimmEncoder, hub_file, load_encoder
 from lmia.attacks.generated_set_classifier import GeneratedSetClassifier
+from lmia.attacks.networks import TrainedNetwork, seeded
 from lmia.data.pictures import Pictures
 from lmia.specs import RequestError
 from tests.lmia.attacks.conftest import drawn, scored
@@ -24,10 +25,17 @@ class Killed(Exception):
     pass
 
 
-def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
+class Trained(TrainedNetwork):
+    """A network that is no attack."""
+
+    name = "trained"
+    version = 1
+
+
+def test_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     import torch
 
-    from lmia.attacks.networks import seeded, train_classifier
+    monkeypatch.setattr("lmia.attacks.networks.SAVE_EVERY_S", 0.0)
 
     x = torch.tensor(drawn("x", 13).images()).permute(0, 3, 1, 2).float() / 255
 
@@ -36,7 +44,7 @@ def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
             torch.nn.Conv2d(3, 8, 3, 2), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.LazyLinear(2)
         )
 
-    def train(partial, die_at=None, task="one"):
+    def train(partial, die_at=None, seed=7):
         made = seeded(0, network)
         made(x[:2])
         torch.manual_seed(0)
@@ -51,16 +59,13 @@ def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
                 raise Killed
             return x[torch.from_numpy(rows)]
 
-        options = {"lr": 1e-2, "batch": 4, "epochs": 3, "seed": 7, "task": task, "save_every_s": 0.0}
         reports = []
-        state = train_classifier(
+        state = Trained(lr=1e-2, batch=4, epochs=3, seed=seed).train(
             made.to(memory_format=torch.channels_last),
             inputs,
             [str(i) for i in range(13)],
             [i % 2 for i in range(13)],
-            partial=partial,
-            on_progress=reports.append,
-            **options,
+            FitRun(partial=partial, on_progress=reports.append),
         )
         return state, len(calls), reports
 
@@ -72,8 +77,8 @@ def test_interrupted_training_goes_on_to_the_same_bits(tmp_path):
     rest, calls, later = train(tmp_path)
     assert calls == 4 and later == reports[1:], "steps 6 to 9, with the same losses"
     assert all(torch.equal(whole[name], rest[name]) for name in whole)
-    _, calls, _ = train(tmp_path, task="another")
-    assert calls == 9, "progress of another task is ignored"
+    _, calls, _ = train(tmp_path, seed=8)
+    assert calls == 9, "progress of another attack is ignored"
 
 
 def test_classifier_tells_two_styles_apart(tmp_path):
@@ -107,9 +112,9 @@ def test_weights_that_are_not_there_are_an_error(monkeypatch, tmp_path):
         hub_file("nobody/nothing", "model.safetensors")
     for encoder in (TimmEncoder(model="vit_small_patch16_224.dino"), ClipEncoder(model="nobody/clip")):
         with pytest.raises(RequestError, match="not in the local cache"):
-            embed(encoder, drawn("q", 2), base=None, device="cpu")
+            load_encoder(encoder, base=None, device="cpu")
     with pytest.raises(RequestError, match="Invalid pretrained tag"):
-        embed(TimmEncoder(model="resnet18.nonesuch"), drawn("q", 2), base=None, device="cpu")
+        load_encoder(TimmEncoder(model="resnet18.nonesuch"), base=None, device="cpu")
     attack = GeneratedSetClassifier(pretrained=True)
     assert "encoder" in attack.needs
     with pytest.raises(RequestError, match="not in the local cache"):
@@ -123,7 +128,7 @@ def test_timm_encoder_with_weights_that_are_there(monkeypatch, tmp_path):
     network = timm.create_model("resnet10t", num_classes=1000)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.setattr("lmia.attacks.encoders.hub_file", lambda *args: tmp_path / "model.safetensors")
-    vectors = embed(TimmEncoder(model="resnet10t.c3_in1k"), drawn("q", 3), base=None, device="cpu")
+    vectors = load_encoder(TimmEncoder(model="resnet10t.c3_in1k"), base=None, device="cpu")(drawn("q", 3).images())
     assert vectors.shape == (3, 512) and vectors.dtype == np.float64
 
 

@@ -162,11 +162,12 @@ def test_nearest_and_mean_of_the_picture_itself(query, base):
 
 
 def test_nearest_is_the_distance_of_unit_vectors(query, base):
-    from lmia.attacks.encoders import VaeEncoder, embed
+    from lmia.attacks.encoders import VaeEncoder, load_encoder
 
     attack, generated = GeneratedSetNearest(k=2), drawn("others", 5)
     learned = attack.fit(FitInputs(generated, base=base), FitRun())
-    u, v = (embed(VaeEncoder(), p, base=base, device="cpu") for p in (query, generated))
+    encode = load_encoder(VaeEncoder(), base=base, device="cpu")
+    u, v = (encode(p.images()) for p in (query, generated))
     u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
     distances = np.sort(np.linalg.norm(u[:, None] - v[None], axis=2), axis=1)
     assert np.allclose(scored(attack, query, learned=learned, base=base), -distances[:, :2].mean(axis=1))
