@@ -147,17 +147,17 @@ class Attack(Spec):
 
     @property
     def access(self) -> Access:
-        """What it asks of the target, "none": it looks at pictures only."""
-        return "eps"
+        """What it asks of the target, "none": it looks at pictures only; the strongest of the attacks inside."""
+        return max((part.access for part in self.parts), key=ACCESS.index, default="eps")
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Everything that it needs.
+        """Everything that it needs, the attacks inside included.
 
         "model": a Probe on the target while scoring; "base": the public base model; "captions": a caption per query
         picture; "positives"/"negatives"/"shadow": inputs of `fit`; "encoder": weights from outside.
         """
-        return frozenset({"model"})
+        return frozenset[Need]({"model"}).union(*(part.needs for part in self.parts))
 
     @property
     def parts(self) -> "tuple[Attack, ...]":
@@ -186,11 +186,13 @@ class Attack(Spec):
         return sum(self.evaluations.values())
 
     def check(self, captions: Mapping[str, str | None]) -> None:
-        """Raises RequestError when the attack cannot score pictures with these captions; called before any work.
+        """Raises RequestError when it (or one inside) cannot score pictures with these captions; before any work.
 
         Args:
             captions: of each picture by its record id; None where it has none.
         """
+        for part in self.parts:
+            part.check(captions)
         if "captions" in self.needs:
             missing = [record for record, caption in captions.items() if caption is None]
             if missing:
@@ -207,6 +209,12 @@ class Attack(Spec):
     def scorer(self, inputs: ScoreInputs) -> Scorer:
         """`score` with what the attack learned, made ready once for many Probes, such as a network on its device."""
         return self.score
+
+    def need(self, value: T | None, what: Need) -> T:
+        """An input of `fit`; RequestError naming it if it is absent or empty."""
+        if value is None or (hasattr(value, "__len__") and len(value) == 0):
+            raise RequestError(f"attack {self.name!r} cannot be fitted without {what!r}")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -267,13 +275,6 @@ def _attack_of(value: object) -> object:
 
 AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(_attack_of)]
 """A field that holds any registered attack; its `kind` tells which."""
-
-
-def need(value: T | None, what: Need, attack: Attack) -> T:
-    """An input of a fit; RequestError naming it if it is absent or empty."""
-    if value is None or (hasattr(value, "__len__") and len(value) == 0):
-        raise RequestError(f"attack {attack.name!r} cannot be fitted without {what!r}")
-    return value
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray | float]) -> Learned:

@@ -16,19 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import (
-    Access,
-    Attack,
-    FitInputs,
-    FitRun,
-    Learned,
-    Need,
-    ScoreInputs,
-    Scorer,
-    need,
-    to_arrays,
-    to_tensors,
-)
+from lmia.attacks import Access, Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer, to_arrays, to_tensors
 from lmia.seeds import seed_of
 from lmia.specs import RequestError
 
@@ -53,8 +41,8 @@ class Blind(Attack, name="blind"):
 
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """Scaler and coefficients."""
-        positives = need(inputs.positives, "positives", self)
-        negatives = need(inputs.negatives, "negatives", self)
+        positives = self.need(inputs.positives, "positives")
+        negatives = self.need(inputs.negatives, "negatives")
         return to_tensors(regress(self.c, features(positives), features(negatives)))
 
     def scorer(self, inputs: ScoreInputs) -> Scorer:

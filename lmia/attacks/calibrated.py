@@ -9,11 +9,11 @@ Sign: higher = member, as the wrapped attack's.
 Deviations: none. Attacks that do not ask the target while scoring cannot be wrapped: their difference would be 0.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
 from pydantic import Field, field_validator
 
-from lmia.attacks import Access, AnyAttack, Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer
+from lmia.attacks import AnyAttack, Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer
 from lmia.attacks.loss import Loss
 
 
@@ -35,14 +35,9 @@ class Calibrated(Attack, name="calibrated"):
         return attack
 
     @property
-    def access(self) -> Access:
-        """The wrapped attack's."""
-        return self.attack.access
-
-    @property
     def needs(self) -> frozenset[Need]:
         """What the wrapped attack needs, and the base."""
-        return self.attack.needs | {"base"}
+        return super().needs | {"base"}
 
     @property
     def learns(self) -> bool:
@@ -54,10 +49,6 @@ class Calibrated(Attack, name="calibrated"):
         """The wrapped attack's, on the target and on the base."""
         on_target = self.attack.evaluations
         return on_target | {("base", name): count for name, count in on_target.items()}
-
-    def check(self, captions: Mapping[str, str | None]) -> None:
-        """The wrapped attack's check."""
-        self.attack.check(captions)
 
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """What the wrapped attack learns."""

@@ -9,7 +9,7 @@ Deviations: one honest split by person instead of repeated ones: components that
     itself, a one-sided test of a suspected set's scores against a known-unseen set's, belongs to the metrics.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from lmia.attacks import (
-    ACCESS,
-    Access,
     AnyAttack,
     Attack,
     FitInputs,
@@ -28,7 +26,6 @@ from lmia.attacks import (
     ScoreInputs,
     Scorer,
     Shadow,
-    need,
     to_arrays,
     to_tensors,
 )
@@ -70,28 +67,18 @@ class Combined(Attack, name="combined"):
         return attacks
 
     @property
-    def access(self) -> Access:
-        """The strongest of the components'."""
-        return max((attack.access for attack in self.attacks), key=ACCESS.index)
-
-    @property
     def needs(self) -> frozenset[Need]:
         """What any component needs, and shadow targets."""
-        return frozenset[Need]({"model", "shadow"}).union(*(attack.needs for attack in self.attacks))
+        return super().needs | {"shadow"}
 
     @property
     def evaluations(self) -> dict[Hashable, int]:
         """The components', what they share once."""
         return {name: count for attack in self.attacks for name, count in attack.evaluations.items()}
 
-    def check(self, captions: Mapping[str, str | None]) -> None:
-        """The components' checks."""
-        for attack in self.attacks:
-            attack.check(captions)
-
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """What the components learn on one half, and the regression of the other half's scores."""
-        shadows = need(inputs.shadows, "shadow", self)
+        shadows = self.need(inputs.shadows, "shadow")
         learners = any(attack.learns for attack in self.attacks)
         for_parts, for_weights = _halves(self.seed, shadows) if learners else ((), shadows)
         learned: list[Learned] = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import Access, Attack, FitInputs, FitRun, Need, ScoreInputs, Scorer, need, to_arrays
+from lmia.attacks import Access, Attack, FitInputs, FitRun, Need, ScoreInputs, Scorer, to_arrays
 from lmia.specs import RequestError, Spec
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class GeneratedSet(Attack):
 
     def embedded(self, inputs: FitInputs, run: FitRun) -> np.ndarray:
         """Embeddings of the generated set: float64 [G, D]."""
-        positives = need(inputs.positives, "positives", self)
+        positives = self.need(inputs.positives, "positives")
         return load_encoder(self.encoder, base=inputs.base, device=run.device)(positives.images())
 
     def compare(self, learned: dict[str, np.ndarray], vectors: np.ndarray) -> np.ndarray:

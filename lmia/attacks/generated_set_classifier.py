@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import Access, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer, need
+from lmia.attacks import Access, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer
 from lmia.attacks.encoders import resized, timm_network
 from lmia.attacks.networks import TrainedNetwork, margins, restored, seeded, small_stem
 from lmia.models.probe import Probe
@@ -56,8 +56,8 @@ class GeneratedSetClassifier(TrainedNetwork, name="generated_set_classifier"):
 
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """The network's state."""
-        positives = need(inputs.positives, "positives", self)
-        negatives = need(inputs.negatives, "negatives", self)
+        positives = self.need(inputs.positives, "positives")
+        negatives = self.need(inputs.negatives, "negatives")
         images = np.concatenate([resized(side.images(), self.size) for side in (positives, negatives)])
         return self.train(
             to_device(self.build(pretrained=self.pretrained), run.device),

@@ -11,7 +11,7 @@ Deviations: the distance is taken in an embedding (default: the base model's VAE
 import numpy as np
 from pydantic import Field
 
-from lmia.attacks import FitInputs, FitRun, Learned, need, to_tensors
+from lmia.attacks import FitInputs, FitRun, Learned, to_tensors
 from lmia.attacks.encoders import GeneratedSet, unit
 from lmia.specs import RequestError
 
@@ -26,7 +26,7 @@ class GeneratedSetNearest(GeneratedSet, name="generated_set_nearest"):
 
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """Unit embeddings of the generated set."""
-        count = len(need(inputs.positives, "positives", self))
+        count = len(self.need(inputs.positives, "positives"))
         if count < self.k:
             raise RequestError(f"k = {self.k}: more than the {count} generated pictures")
         return to_tensors({"generated": unit(self.embedded(inputs, run))})

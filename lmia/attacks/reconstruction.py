@@ -96,12 +96,8 @@ class ReconstructionGaussian(_Fitted, name="reconstruction_gaussian"):
     def learn(self, data: Labelled, run: FitRun) -> Learned:
         """Mean and standard deviation of both classes, non-members first."""
         classes = [data.values.mean(axis=1)[data.labels == label] for label in (0, 1)]
-        return to_tensors(
-            {
-                "mean": np.array([s.mean() for s in classes]),
-                "sd": np.array([max(s.std(), 1e-6) for s in classes]),
-            }
-        )
+        mean, sd = (np.array(each) for each in zip(*((s.mean(), max(s.std(), 1e-6)) for s in classes), strict=True))
+        return to_tensors({"mean": mean, "sd": sd})
 
     def decision(self, learned: Learned, device: str) -> Callable[[np.ndarray], np.ndarray]:
         """The log likelihood ratio."""

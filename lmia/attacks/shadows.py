@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lmia.attacks import Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer, Shadow, need
+from lmia.attacks import Attack, FitInputs, FitRun, Learned, Need, ScoreInputs, Scorer, Shadow
 from lmia.models.probe import Probe
 from lmia.specs import RequestError
 
@@ -58,7 +58,7 @@ class ShadowTrained(Attack):
 
     def fit(self, inputs: FitInputs, run: FitRun) -> Learned:
         """Measures on shadow targets (once a Shadow, for all attacks with the same measurement) and learns from it."""
-        shadows = need(inputs.shadows, "shadow", self)
+        shadows = self.need(inputs.shadows, "shadow")
         return self.learn(on_shadows(shadows, self.measurement, self.measuring(inputs.base, run.device)), run)
 
     def scorer(self, inputs: ScoreInputs) -> Scorer:
