@@ -11,10 +11,11 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from bench.store import Store
+from bench.store import Damaged, Store
 
 MAX_ATTEMPTS = 3
-AttemptState = Literal["running", "done", "failed", "interrupted"]
+AttemptState = Literal["running", "done", "failed", "interrupted", "damaged"]
+"""`damaged`: what was noted cannot be read; such an attempt does not count."""
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,7 @@ def _keys(store: Store, job: str) -> list[str]:
 
 
 def _read(store: Store, key: str) -> Attempt:
-    return Attempt(**store.read_json(key))
+    try:
+        return store.read_record(key, Attempt)
+    except Damaged as error:
+        return Attempt(key.split("/")[1], "", "damaged", time.time(), "", 0, "", str(error))

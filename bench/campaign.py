@@ -20,7 +20,7 @@ from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.plan.expand import rows_of
 from bench.record import CampaignRecord, CellRecord, campaign_names
-from bench.store import Entry, Store
+from bench.store import Damaged, Entry, InfrastructureError, Store, parse
 from bench.workbench import Runtime
 from lmia.data.sources import SOURCES
 from lmia.specs import RequestError
@@ -114,8 +114,15 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Attachments],
 
     Raises:
         RequestError: no such campaign on this store.
+        InfrastructureError: its record or a row is damaged.
     """
-    asked = CampaignRecord.read(name, store)
+    try:
+        return _answers(CampaignRecord.read(name, store), store)
+    except Damaged as error:
+        raise InfrastructureError(f"store {store.uri}: {error}; `lmia run {name}` makes it anew") from None
+
+
+def _answers(asked: CampaignRecord, store: Store) -> tuple[list[Row], dict[str, Attachments], Campaign]:
     index, rows, attachments = store.index(), [], {}
     for cell in asked.cells:
         entries = index.get(cell.cell)
@@ -138,8 +145,15 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Attachments],
 
 def _read(store: Store, entry: Entry, cell: CellRecord) -> tuple[Row, Attachments]:
     manifest = store.manifest(entry.key)
-    row = Row.from_json(store.part(manifest, "row.json"))
-    curves = tuple(Curve(**curve) for curve in json.loads(store.part(manifest, "curves.json")))
+    try:
+        row = Row.from_json(store.part(manifest, "row.json"))
+        curves = parse(tuple[Curve, ...], store.part(manifest, "curves.json"))
+        if row.cell != cell.cell:
+            raise ValueError(f"it holds the row of {row.cell}")
+    except (ValueError, KeyError) as error:  # its bytes are what was written: it was not we who wrote them
+        raise InfrastructureError(
+            f"store {store.uri}: {entry.key} is no row ({error}): remove it, and run again"
+        ) from None
     sheet = next((store.part_bytes(manifest, p) for p in manifest.parts if p.name == "sheet.png"), None)
     axes = row.axes
     mark = f", {axes.target_mark} mark" if axes.target_mark not in (None, "none") else ""

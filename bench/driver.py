@@ -124,12 +124,17 @@ class Driver:
         return outcome
 
     def _complete(self, state: Survey, jobs: list[Job]) -> bool:
-        """Write the manifests of artifacts whose slices are all there; whether there were any.
+        """Write the manifests of artifacts whose slices are all there; whether there were any such.
 
         So it is when the last worker died before it wrote the manifest, or when a damaged manifest was discarded.
+        Where a slice turns out to be damaged, it is there no longer, and the next survey finds a job for it.
         """
         to_do = {address for job in jobs for address in job.artifacts}
-        return any([self.store.commit(ref) for address, ref in state.refs.items() if address not in to_do])
+        idle = [ref for address, ref in state.refs.items() if address not in to_do]
+        whole = [ref for ref in idle if len(self.store.slices_done(ref)) >= ref.num_slices]
+        for ref in whole:
+            self.store.commit(ref, content=True)
+        return bool(whole)
 
     # ---- one wave
 

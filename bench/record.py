@@ -4,7 +4,7 @@ from pydantic import Field, JsonValue
 
 from bench.axes import Scalar
 from bench.benchmark import Evidence, Role
-from bench.store import Store
+from bench.store import Damaged, Store
 from lmia.metrics.judge import Estimand
 from lmia.specs import RequestError, Spec
 
@@ -49,13 +49,17 @@ class CampaignRecord(Spec):
 
         Raises:
             RequestError: no such campaign on this store.
+            Damaged: its file is.
         """
         if name not in campaign_names(store):
             known = ", ".join(campaign_names(store)) or "none"
             raise RequestError(
                 f"no campaign {name!r} on the store {store.uri} (there: {known}); `lmia run {name}` first"
             )
-        return cls.model_validate(store.read_json(_key(name)))
+        record = store.read_record(_key(name), cls)
+        if record.name != name:
+            raise Damaged(_key(name), f"it is the record of {record.name!r}")
+        return record
 
 
 def campaign_names(store: Store) -> list[str]:

@@ -2,7 +2,18 @@
 
 from bench.store.cache import Cache
 from bench.store.errors import Corrupt, Damaged, InfrastructureError, SpecChanged
-from bench.store.records import Entry, InputRef, Manifest, Part, Ref, digest_of, inputs_digest, manifest_key, slice_name
+from bench.store.records import (
+    Entry,
+    InputRef,
+    Manifest,
+    Part,
+    Ref,
+    digest_of,
+    inputs_digest,
+    manifest_key,
+    parse,
+    slice_name,
+)
 from bench.store.store import Store
 
 __all__ = [
@@ -20,5 +31,6 @@ __all__ = [
     "digest_of",
     "inputs_digest",
     "manifest_key",
+    "parse",
     "slice_name",
 ]

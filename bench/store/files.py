@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 
 from bench.store.errors import Damaged, InfrastructureError, infrastructure
-from bench.store.records import seal, unseal
+from bench.store.records import R, parse, seal, unseal
 
 MAX_JSON_BYTES = 256 << 20
 
@@ -138,6 +138,17 @@ class Files:
             return unseal(value)
         except (ValueError, RecursionError) as error:
             raise Damaged(key, str(error) or type(error).__name__) from None
+
+    def read_record(self, key: str, model: type[R]) -> R:
+        """A record of a type; FileNotFoundError when there is none.
+
+        Raises:
+            Damaged: it is not what was written, or no such record.
+        """
+        try:
+            return parse(model, json.dumps(self.read_json(key), allow_nan=False))
+        except (ValueError, RecursionError) as error:
+            raise Damaged(key, str(error)) from None
 
     def write_json(self, key: str, value: dict[str, Any]) -> None:
         """Write a JSON object whole, with its checksum; NaN is refused."""

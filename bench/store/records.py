@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 SHORT = 12  # hex digits of a digest in a manifest's name: staleness, not security
@@ -70,7 +71,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-R = TypeVar("R", bound=BaseModel)
+R = TypeVar("R")
 
 
 class Part(_Record):
@@ -167,18 +168,23 @@ def check_part(part: Part, folder: str, slices: set[str]) -> None:
         raise ValueError(f"part {part.name!r} does not lie at {part.key[:120]!r}")
 
 
-def parse(model: type[R], value: Any) -> R:
-    """A record from what JSON holds.
+def parse(model: type[R], text: str | bytes) -> R:
+    """A record (a pydantic model, a dataclass, a list of them) from its JSON text.
 
     Raises:
         ValueError: it is none; in one line.
     """
     try:
-        return model.model_validate_json(json.dumps(value, allow_nan=False))
+        return _adapter(model).validate_json(text)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
 
 
 @dataclass(frozen=True)

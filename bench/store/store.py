@@ -36,7 +36,6 @@ from bench.store.records import (
     check_part,
     content_digest,
     manifest_key,
-    parse,
     part_key,
     slice_name,
 )
@@ -63,13 +62,11 @@ class Store(Files):
             Corrupt: it is damaged, or not the one that its name promises.
         """
         try:
-            manifest = parse(Manifest, self.read_json(key)).model_copy(update={"key": key})
-            if manifest.own_key != key:
-                raise ValueError("its spec, inputs or parts are not those that its name promises")
+            manifest = self.read_record(key, Manifest).model_copy(update={"key": key})
         except Damaged as error:
             raise Corrupt(key, "", error.why) from None
-        except ValueError as error:
-            raise Corrupt(key, "", str(error)) from None
+        if manifest.own_key != key:
+            raise Corrupt(key, "", "its spec, inputs or parts are not those that its name promises")
         return manifest
 
     def put_slice(
@@ -117,16 +114,17 @@ class Store(Files):
         receipts = re.compile(
             rf"([0-9]{{5,}})of{ref.num_slices:05d}\.{ref.spec_digest}\.{ref.inputs_digest}{re.escape(_RECEIPT_ENDING)}"
         )
-        return {int(match[1]) for match in map(receipts.fullmatch, there) if match}
+        found = {int(match[1]) for match in map(receipts.fullmatch, there) if match}
+        return found & set(range(ref.num_slices))
 
-    def commit(self, ref: Ref) -> Manifest | None:
+    def commit(self, ref: Ref, *, content: bool = False) -> Manifest | None:
         """Write the manifest if every slice is there; None otherwise. Any worker may be the last one.
 
-        A receipt that is damaged is removed: its slice is not there.
+        A receipt that is damaged, or (if `content`) whose parts are, is removed: its slice is not there.
         """
-        if not self.slices_done(ref) >= set(range(ref.num_slices)):
+        if len(self.slices_done(ref)) < ref.num_slices:
             return None
-        receipts = [self._receipt(ref, number) for number in range(ref.num_slices)]
+        receipts = [self._receipt(ref, number, content) for number in range(ref.num_slices)]
         whole = [receipt for receipt in receipts if receipt]
         if len(whole) < len(receipts):
             return None
@@ -152,15 +150,17 @@ class Store(Files):
                 self.remove(f"manifests/{name}")
         return manifest
 
-    def _receipt(self, ref: Ref, number: int) -> Receipt | None:
+    def _receipt(self, ref: Ref, number: int, content: bool) -> Receipt | None:
         """The receipt of a finished slice; None, and it is removed, where it is damaged."""
         key = _receipt_key(ref, number)
         try:
-            receipt = parse(Receipt, self.read_json(key))
+            receipt = self.read_record(key, Receipt)
             if receipt.slice != slice_name(number, ref.num_slices):
                 raise ValueError("it is another slice's")
             for part in receipt.parts:
                 check_part(part, ref.folder, {receipt.slice})
+                if content and not self._holds(part):
+                    raise ValueError(f"{part.key} is damaged")
         except (Damaged, ValueError):
             self.remove(key)
             return None

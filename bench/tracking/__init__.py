@@ -183,7 +183,7 @@ class CampaignTracker:
         rows, attachments, about = campaign.answers(self.name, self.store)
         key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
         mark = f"{digest} {os.environ.get('MLFLOW_TRACKING_URI', '')}"
-        if self.store.exists(key) and self.store.read(key).decode() == mark:
+        if self.store.exists(key) and self.store.read(key) == mark.encode():
             return
         self._opened().sync(rows, attachments, about, models=campaign.models(self.asked, self.store), html=page)
         self.store.write(key, mark.encode())
