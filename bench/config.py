@@ -44,7 +44,9 @@ def read(preset: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         return raw
     parent_path = path.parent / str(parent)
     beside = path.suffix and Path(str(parent)).suffix and parent_path.is_file()
-    return merge(read(str(parent_path) if beside else str(parent), (*above, preset)), raw)
+    below = read(str(parent_path) if beside else str(parent), (*above, preset))
+    # What a benchmark says of itself is not true of one that extends it.
+    return merge({key: value for key, value in below.items() if key not in ("title", "description")}, raw)
 
 
 def _yaml(text: str, where: str) -> Any:

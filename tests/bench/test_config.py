@@ -13,6 +13,9 @@ def test_file_extends_preset_and_overrides_win(tmp_path):
     benchmark = load(str(tmp_path / "more.yaml"), ["pictures=4", "people.aux=7"])
     assert (benchmark.name, benchmark.pictures, benchmark.default.steps) == ("more", 4, 3)
     assert benchmark.people == {"A": 5, "B": 5, "C": 5, "aux": 7, "query": 5}
+    told = load("tiny")
+    mine = load(str(tmp_path / "mine.yaml"))
+    assert told.title and (mine.title, mine.description) == ("", ""), "tiny's title is not true of mine"
     (tmp_path / "loop.yaml").write_text("extends: loop.yaml\n")
     with pytest.raises(RequestError, match="extends itself"):
         load(str(tmp_path / "loop.yaml"))
