@@ -63,6 +63,9 @@ class Training:
     state: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        import torch
+
+        self._scaler = self.scaler or torch.amp.GradScaler("cpu", enabled=False)
         text = json.dumps(self.identity, sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self._seconds_before = 0.0
@@ -101,16 +104,15 @@ class Training:
     def _advance(self) -> None:
         import torch
 
-        scaler = self.scaler or torch.amp.GradScaler("cpu", enabled=False)
-        scaler.scale(self.loss(self.step)).backward()
+        self._scaler.scale(self.loss(self.step)).backward()
         if self.max_grad_norm is not None:
-            scaler.unscale_(self.optimizer)
+            self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm)
         if self.lr is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr(self.step)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.after_step()
@@ -123,8 +125,7 @@ class Training:
         tensors |= {f"carried.{name}": value for name, value in self.carried.items()}
         tensors |= self._optimizer_tensors()
         progress = {"identity": self.fingerprint, "step": self.step, "seconds": self.seconds, "state": self.state}
-        if self.scaler is not None:
-            progress["scaler"] = self.scaler.state_dict()
+        progress["scaler"] = self._scaler.state_dict()
         write_tensors(self.folder / PROGRESS, tensors, progress)
         self._saved = time.monotonic()
 
@@ -147,8 +148,7 @@ class Training:
             for name, value in self.carried.items():
                 value.copy_(tensors[f"carried.{name}"])
         self._restore_optimizer(tensors)
-        if self.scaler is not None:
-            self.scaler.load_state_dict(progress["scaler"])
+        self._scaler.load_state_dict(progress["scaler"])
         self.step, self.state = progress["step"], progress["state"]
         self._seconds_before = progress["seconds"]
         return True

@@ -132,10 +132,10 @@ class Texts(NamedTuple):
 
     def draw(self, chosen: np.ndarray, dropped: float, short: float, draw: np.random.Generator) -> np.ndarray:
         """Tokens for the chosen pictures [B, L], some captions dropped and some cut to a prompt."""
-        lot = draw.random(len(chosen))[:, None]
-        tokens = np.where(lot < dropped + short, self.classes[chosen], self.captions[chosen])
-        tokens = np.where(lot < dropped + short / 2, self.generic, tokens)
-        return np.where(lot < dropped, self.blank, tokens)
+        share = draw.random(len(chosen))[:, None]
+        tokens = np.where(share < dropped + short, self.classes[chosen], self.captions[chosen])
+        tokens = np.where(share < dropped + short / 2, self.generic, tokens)
+        return np.where(share < dropped, self.blank, tokens)
 
 
 def batches(stage: str, count: int, spec: PretrainSpec) -> Callable[[int], np.ndarray]:

@@ -1,5 +1,10 @@
 """The one training loop: wherever it is interrupted or its progress damaged, it ends with the same bits."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from lmia.seeds import rng
 from lmia.training import PROGRESS, Training
 
 STEPS = 6
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Killed(Exception):
@@ -79,6 +85,27 @@ def test_interrupted_after_any_step_it_ends_with_the_same_bits(tmp_path, whole, 
         assert made.step == stop
     rest, steps, resumed = finish(tmp_path)
     assert same(rest, whole) and steps == STEPS - stop and resumed == (stop > 0)
+
+
+def test_killed_it_goes_on_to_the_same_bits(tmp_path):
+    """SIGKILL at any moment: in a step, or while the progress is being written."""
+    code = "import sys; from pathlib import Path; from tests.lmia import test_training as t\n"
+    code += "made, _ = t.training(Path(sys.argv[1])); made.restore(); print('ready', flush=True)\n"
+    code += "made.run(10**6, save_every_s=0.0)"
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    time.sleep(0.3)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    made, tensors = training(tmp_path)
+    assert made.restore() and made.step > 0
+    straight, expected = training(None)
+    straight.run(made.step)
+    assert same(tensors, expected)
+    made.run(made.step + 2)
+    straight.run(straight.step + 2)
+    assert same(tensors, expected)
 
 
 def test_saves_that_lie_behind_are_caught_up_with(tmp_path, whole):
