@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter
@@ -68,6 +69,11 @@ class Stage(Generic[P]):
     make: Callable[[P, Workbench, Report], None]
     shares_gpu: bool = False
 
+    @cached_property
+    def payloads(self) -> TypeAdapter[P]:
+        """How payloads turn into plain values and back."""
+        return TypeAdapter(self.payload)
+
 
 def stage_named(name: str) -> Stage[Any]:
     """The stage at `module:attribute`."""
@@ -93,7 +99,7 @@ class JobOrder:
 
     def to_json(self) -> str:
         """As text, for Ray."""
-        payload = TypeAdapter(self.stage.payload).dump_python(self.payload, mode="json")
+        payload = self.stage.payloads.dump_python(self.payload, mode="json")
         value = {"name": self.name, "stage": self.stage.name, "title": self.title, "payload": payload}
         return json.dumps(value, allow_nan=False)
 
@@ -102,9 +108,7 @@ class JobOrder:
         """Inverse of `to_json`."""
         value = json.loads(text)
         stage = stage_named(value["stage"])
-        return JobOrder(
-            value["name"], stage, value["title"], TypeAdapter(stage.payload).validate_python(value["payload"])
-        )
+        return JobOrder(value["name"], stage, value["title"], stage.payloads.validate_python(value["payload"]))
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,10 @@ class JobStatus:
     @staticmethod
     def from_json(text: str) -> "JobStatus":
         """Inverse of `to_json`."""
-        return TypeAdapter(JobStatus).validate_json(text)
+        return _STATUSES.validate_json(text)
+
+
+_STATUSES = TypeAdapter(JobStatus)
 
 
 @dataclass(frozen=True)

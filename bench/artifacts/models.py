@@ -7,7 +7,7 @@ from pydantic import Field, SerializeAsAny
 from bench.artifacts.artifact import Artifact
 from bench.artifacts.pictures import contents_of, count_pictures
 from bench.store import digest_of
-from lmia.finetune.methods import METHODS
+from lmia.finetune.methods import Method
 from lmia.specs import Spec
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class BaseSpec(Spec):
 class TunedSpec(Spec):
     """A checkpoint: the trajectory's spec and its epoch. Which other epochs are kept is not part of it."""
 
-    finetune: SerializeAsAny[Spec] = Field(description="the fine-tuning method's spec")
+    finetune: SerializeAsAny[Method] = Field(description="the fine-tuning method")
     epochs: int = Field(ge=1, description="epochs trained")
 
 
@@ -39,10 +39,10 @@ def given_model(model: "ExternalModel", over: Artifact | None = None) -> Artifac
     return Artifact(KIND, method, model.version, spec, {"base": over} if over and model.needs_base else {})
 
 
-def tuned_model(method: str, spec: Spec, epochs: int, base: Artifact, pictures: Artifact) -> Artifact:
-    """A model tuned on pictures by a registered method."""
-    tuned = TunedSpec(finetune=spec, epochs=epochs)
-    return Artifact(KIND, method, METHODS.get(method).version, tuned, {"base": base, "pictures": pictures})
+def tuned_model(method: Method, epochs: int, base: Artifact, pictures: Artifact) -> Artifact:
+    """A model tuned on pictures."""
+    tuned = TunedSpec(finetune=method, epochs=epochs)
+    return Artifact(KIND, method.name, method.version, tuned, {"base": base, "pictures": pictures})
 
 
 def is_given(model: Artifact) -> bool:

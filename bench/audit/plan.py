@@ -178,7 +178,7 @@ class _Planner:
                 f"shadow = {audit.shadow!r}: {bare[0]!r} has no caption (nor have {len(bare) - 1} more); "
                 "give captions, or one for all with --caption"
             )
-        model = tuned_model(audit.method, tuning, audit.epochs, self.base, members)
+        model = tuned_model(tuning, audit.epochs, self.base, members)
         return shadow_inputs(model, members, nonmembers)
 
     # ---- drawn sets

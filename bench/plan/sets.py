@@ -35,10 +35,10 @@ class Sets:
         """A model tuned on pictures by the cell's method for the cell's epochs."""
         method, epochs = self.axes.method, self.axes.epochs
         assert method is not None and epochs is not None  # these axes apply to every attack
-        spec = self.settings.finetuning(method, seed=world)
-        if spec.caption == "caption":
+        tuning = self.settings.finetuning(method, seed=world)
+        if tuning.caption == "caption":
             self.people.need_captions(source_of(pictures), "finetune.caption")
-        return tuned_model(method, spec, epochs, self.base, pictures)
+        return tuned_model(tuning, epochs, self.base, pictures)
 
     def target(self, half: str, world: int) -> Artifact:
         """The target trained on a half, its pictures marked as the cell says."""

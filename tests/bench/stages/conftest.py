@@ -20,7 +20,7 @@ from lmia.models.sample import SampleSpec
 from lmia.resolve import resolve_base
 
 DATA = SOURCES.get("population").Spec(size=32, people=8)
-FULL = METHODS.get("full").Spec(lr=1e-3, batch_size=4, warmup_steps=0)
+FULL = METHODS.get("full")(lr=1e-3, batch_size=4, warmup_steps=0)
 
 
 class Desk:
@@ -80,7 +80,7 @@ BASE = given_model(resolve_base("random"))
 
 def target(epochs: int = 1) -> Artifact:
     """A model tuned on the members."""
-    return tuned_model("full", FULL, epochs, BASE, MEMBERS)
+    return tuned_model(FULL, epochs, BASE, MEMBERS)
 
 
 def drawn(model: Artifact, count: int = 5, most: int = 2, prompt: str = "class", captioned=None) -> Artifact:
