@@ -91,10 +91,10 @@ def taken_over(spec: PretrainSpec, tokenizer: Path) -> Parts:
         if recipe[name] != own:
             raise RequestError(f"{name} = {own!r}: start = {spec.start!r} was made with {recipe[name]!r}")
     shutil.copytree(folder / "tokenizer", tokenizer, dirs_exist_ok=True)
-    model = load_model([folder])
-    for part in (model.unet, model.text_encoder):
+    parts = Parts(**load_model([folder]).parts)
+    for part in (parts.unet, parts.text_encoder):
         part.requires_grad_(True)
-    return Parts(model.vae, model.unet, model.text_encoder)
+    return parts
 
 
 def tokenize(captions: Sequence[str], folder: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmia.models.attention import choose_attention
+from lmia.models.denoiser import Denoiser
 from lmia.models.families.sd import StableDiffusion
 from lmia.models.files import resolve_layers
 from lmia.specs import RequestError
@@ -18,7 +19,7 @@ def load_model(
     dtype: str = "float32",
     attention: str = "auto",
     allow_pickle: bool = False,
-) -> StableDiffusion:
+) -> Denoiser:
     """Loads a base and what fine-tuning laid over it.
 
     Each part (unet, vae, text_encoder, tokenizer, scheduler) is taken from the last layer that has a

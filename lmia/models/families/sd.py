@@ -203,23 +203,6 @@ class StableDiffusion(Denoiser):
         self.vae.to("cpu")
         self.text_encoder.to("cpu")
 
-    # Old names, until nobody asks for them.
-
-    def text_states(self, captions: Sequence[str]) -> Any:
-        """See `condition`."""
-        return self.condition(captions)
-
-    def abar(self) -> Any:
-        """Cumulative signal power by training step, float64 [T] on the CPU."""
-        import torch
-
-        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
-
-    @property
-    def latent_channels(self) -> int:
-        """C, channels of a latent."""
-        return self.vae.config.latent_channels
-
     def _pixels(self, images: "np.ndarray | Tensor") -> "Tensor":
         """uint8 [B, S, S, 3] as float32 [B, 3, S, S] in [-1, 1] on the device; tensors are only moved there."""
         import torch
@@ -229,14 +212,21 @@ class StableDiffusion(Denoiser):
             return x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         return images.to(self.device)
 
+    @property
+    def _abar(self) -> "Tensor":
+        """Cumulative signal power by training step, float64 [T] on the CPU."""
+        import torch
+
+        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
+
     @cached_property
     def _levels(self) -> list[tuple[float, float]]:
         """(sqrt(abar), sqrt(1 - abar)) by training step."""
-        return [(abar**0.5, (1 - abar) ** 0.5) for abar in self.abar().tolist()]
+        return [(abar**0.5, (1 - abar) ** 0.5) for abar in self._abar.tolist()]
 
     @cached_property
     def _levels_on_device(self) -> tuple[Any, Any]:
-        abar = self.abar()
+        abar = self._abar
         return abar.sqrt().float().to(self.device), (1 - abar).sqrt().float().to(self.device)
 
 
