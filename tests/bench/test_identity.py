@@ -10,7 +10,7 @@ from bench.artifacts.pictures import GeneratedSpec, MixSpec, TakeSpec
 from bench.artifacts.row import RowSpec
 from bench.cells import cells, validate
 from bench.config import read
-from bench.plan import expand
+from bench.plan import expand, sets
 from lmia.attacks import ATTACKS
 from lmia.data.marks import MARKS
 from lmia.data.sources import SOURCES
@@ -55,6 +55,7 @@ def used(artifact: Artifact) -> set[tuple[str, str]]:
 def planned() -> list[Artifact]:
     """All artifacts of `tiny` with every attack, watermark and fine-tuning method."""
     raw = read("tiny")
+    raw["attacks"]["calibrated"] = {"attack": "pia"}  # one nested attack that is not the default, several that are
     attacks = [name for name in ATTACKS.names() if ATTACKS.get(name).role == "attack"]
     raw["grid"] += [
         {"name": "every attack", "axes": {"attack": attacks}},
@@ -92,6 +93,12 @@ def test_a_bumped_method_moves_what_uses_it_and_nothing_else(before, kind, regis
     assert (count == 0) == (name in NOT_PLANNED)
 
 
+def test_nested_attacks_are_seen_here(before):
+    inside = {artifact.method: used(artifact) for artifact, _ in before if artifact.kind == "scores"}
+    assert inside["calibrated"] == {("attack", "calibrated"), ("attack", "pia")}
+    assert {name for _, name in inside["combined"]} >= {"combined", "loss", "secmi", "pia", "pian", "sima", "pfami"}
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_so_does_a_method_of_no_registry(before, name, monkeypatch):
     monkeypatch.setattr(PLAIN[name], "version", PLAIN[name].version + 1)
@@ -103,6 +110,6 @@ def test_so_do_the_estimates_and_the_way_a_base_is_taken_over(before, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(RowSpec, "version", version + 1)
         assert check(before, {("row", "estimate")}) == sum(artifact.kind == "row" for artifact, _ in before)
-    resolve = expand.resolve_base
-    monkeypatch.setattr(expand, "resolve_base", lambda name: dataclasses.replace(resolve(name), version=2))
+    resolve = sets.resolve_base
+    monkeypatch.setattr(sets, "resolve_base", lambda name: dataclasses.replace(resolve(name), version=2))
     assert check(before, {("model", "base")}) > 0
