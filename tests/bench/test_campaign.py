@@ -85,7 +85,7 @@ def test_second_run_makes_nothing_and_starts_no_ray(tiny, capsys, monkeypatch):
     assert before == {p: p.stat().st_mtime_ns for p in tiny.glob("*/*") if p.parent.name in ("manifests", "attempts")}
 
 
-@pytest.mark.parametrize("form", ["table", "json", "csv", "md", "html"])
+@pytest.mark.parametrize("form", ["table", "json", "csv", "md", "latex", "html"])
 def test_every_rendering(tiny, form, capsys):
     assert main(["leaderboard", "tiny", "--store", str(tiny), "--format", form]) == 0
     text = capsys.readouterr().out
