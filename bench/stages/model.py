@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ def _take_over(ref: Ref, bench: Workbench) -> None:
     spec = BaseSpec(**ref.spec)
     given = ExternalModel(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
     base = bench.layers(ref.inputs["base"])[0] if "base" in ref.inputs else None
-    with tempfile.TemporaryDirectory(prefix="lmia-base-") as scratch:
+    with bench.cache.scratch() as scratch:
         bench.store.put_slice(ref, 0, overlay_files(given, base, Path(scratch)), facts={"trained_on": None})
 
 
@@ -80,7 +79,7 @@ def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
     method = METHODS.get(ref.method)(**ref.spec["finetune"])
     pictures = bench.pictures(ref.inputs["pictures"])
     by_epoch = {one.spec["epochs"]: one for one in payload.refs}
-    with tempfile.TemporaryDirectory(prefix="lmia-tune-") as scratch, ticking() as clock:
+    with bench.cache.scratch() as scratch, ticking() as clock:
         with bench.partial(payload.trajectory) as partial:
             figures = finetune(
                 bench.layers(ref.inputs["base"]),
