@@ -89,13 +89,13 @@ class Training:
         Args:
             until: steps in all.
             save_every_s: seconds between saves of progress.
-            on_progress: called after a step.
+            on_progress: called after a step, after the last one in any case.
             report_every_s: seconds between these calls.
         """
         while self.step < until:
             self._advance()
             now = time.monotonic()
-            if now - self._reported >= report_every_s:
+            if now - self._reported >= report_every_s or self.step == until:
                 self._reported = now
                 on_progress()
             if now - self._saved >= save_every_s:

@@ -158,6 +158,8 @@ def test_state_seconds_and_reports(tmp_path):
     steps = []
     made.run(3, save_every_s=0.0, on_progress=lambda: steps.append(made.step), report_every_s=0.0)
     assert steps == [1, 2, 3]
+    made.run(5, on_progress=lambda: steps.append(made.step), report_every_s=3600)
+    assert steps == [1, 2, 3, 5]  # a curve ends where the training does
     again, _ = training(tmp_path)
     assert again.restore() and again.state == {"loss": 0.5} and again.seconds > 0
 
