@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 from bench.jobs import JobOrder
 from bench.stages import STAGES
 from bench.stages.model import TuningPayload
-from bench.store import Cache, Corrupt, Entry, InfrastructureError, InputRef, Ref, Store, manifest_key, slice_name
+from bench.store import (
+    Cache,
+    Corrupt,
+    Damaged,
+    Entry,
+    InfrastructureError,
+    InputRef,
+    Ref,
+    Store,
+    manifest_key,
+    slice_name,
+)
 from tests.bench.conftest import ROOT
 
 
@@ -280,3 +291,16 @@ def test_orders_travel_as_json(digest, num_slices, spec):
     one = Ref("model", "aa", "full", 1, spec, {"x": InputRef("bb", digest, "m")}, num_slices)
     order = JobOrder("job", STAGES["model"], "tune", TuningPayload((one,), trajectory="run"))
     assert JobOrder.from_json(order.to_json()) == order
+
+
+def test_no_more_is_read_than_may_be(store):
+    store.write("campaigns/empty.json", b"")
+    store.write("campaigns/a.json", b"abc")
+    assert store.read("campaigns/empty.json", 100) == b""
+    assert store.read("campaigns/a.json", 3) == b"abc"
+    with pytest.raises(ValueError, match="more than 2"):
+        store.read("campaigns/a.json", 2)
+    with pytest.raises(Damaged, match=r"campaigns/empty\.json"):
+        store.read_json("campaigns/empty.json")
+    with pytest.raises(FileNotFoundError):
+        store.read("campaigns/none.json", 3)
