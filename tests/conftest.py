@@ -3,7 +3,11 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# No timing assertions: how long an example takes tells of the machine, not of the code.
+settings.register_profile("lmia", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lmia")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
