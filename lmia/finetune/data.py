@@ -7,13 +7,12 @@ Shapes: N pictures, B in a batch, S picture side, C latent channels, H and W lat
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmia.data.captions import class_prompt
+from lmia.finetune.batch import Batch
 from lmia.finetune.methods import Method
 from lmia.models.denoiser import Denoiser, chunks
 from lmia.models.sample import PromptStates
@@ -24,26 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lmia.data.pictures import Pictures
-
-
-@dataclass
-class Batch:
-    """One training batch, on the model's device."""
-
-    z0: "Tensor"
-    """Latents of the pictures: float32 [B, C, H, W]."""
-    noise: "Tensor"
-    """Standard normal, float32 [B, C, H, W]."""
-    t: "Tensor"
-    """Timesteps: int64 [B]."""
-    condition: "Tensor"
-    """Of the captions: [B, L, D]."""
-    images: np.ndarray | None = None
-    """The pictures, uint8 [B, S, S, 3], when latents are not cached."""
-    captions: Sequence[str] = ()
-    """When the condition is not cached."""
-    extra: "dict[str, Batch]" = field(default_factory=dict)
-    """A batch as large of each extra input that the method needs, by its name."""
 
 
 class TrainingSet:

@@ -17,7 +17,7 @@ from lmia.specs import Spec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmia.finetune.data import Batch
+    from lmia.finetune.batch import Batch
 
 
 class Method(Spec):

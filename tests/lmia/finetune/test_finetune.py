@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmia.data.pictures import Pictures
-from lmia.finetune.data import Batch, TrainingSet
+from lmia.finetune.batch import Batch
+from lmia.finetune.data import TrainingSet
 from lmia.finetune.methods import METHODS, Method
 from lmia.finetune.train import TuningRun, finetune
 from lmia.models.load import load_model
