@@ -4,6 +4,9 @@ The picture is painted back to front on a pixel grid with soft-edged masks (appr
 width of a pixel), so the same portrait can be drawn at any size. Coordinates of the face: x to the right, y down, the
 head from y = -1 to the chin at y = 1; `Photo` says where that lies in the picture. One picture is drawn at a time,
 each shape only in its own window, so a picture never depends on its batch.
+
+One file of over 400 lines, because it is one painting: every shape is placed by the same face coordinates and covers
+those before it, and cutting it in two would only hand that frame from one file to the other.
 """
 
 import numpy as np
