@@ -77,12 +77,13 @@ def test_people_of_another_source_make_it_undetermined(world, ray_cluster, tmp_p
 
 @pytest.mark.ray
 @pytest.mark.e2e
-def test_an_adapter_and_a_model_that_was_never_tuned(world, ray_cluster, tmp_path):
+def test_an_adapter_and_a_base_that_is_the_model(world, ray_cluster, tmp_path):
     scores = {}
-    for model in ("lora", "base"):
+    for model, verdict in (("lora", "no leak found"), ("base", "undetermined")):
         found = audit(world, tmp_path / model, "--attacks", "loss", model=model)
-        assert found["verdict"] == "no leak found" and found["mde"] > 0
+        assert found["verdict"] == verdict and found["mde"] > 0
         scores[model] = pq.read_table(tmp_path / model / "scores.parquet").to_pydict()
+    assert "the base model is no control" in found["reasons"][0] and "--base" in found["remedies"][0]
     assert scores["base"]["score"] == scores["base"]["base_score"] == scores["lora"]["base_score"]
     assert scores["lora"]["score"] != scores["base"]["score"], "the adapter was laid over the base"
 
