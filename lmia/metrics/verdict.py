@@ -170,7 +170,7 @@ def conclude(
                 p_value=p,
                 p_adjusted=p_adjusted,
                 tpr=low_fpr([[one.target]], (fpr,), seed=seed),
-                mde=_mde(controls, alpha / len(evidence)),
+                mde=_mde(controls, over_blinds, alpha / len(evidence)),
                 found=not obstacles
                 and limit is not None
                 and limit > 0
@@ -278,14 +278,16 @@ def _low(scores: ScoreSet, alpha: float) -> float | None:
     return auc_estimate([scores]).lower_bound(alpha)
 
 
-def _mde(controls: Uncontrolled, alpha: float) -> float | None:
+def _mde(controls: Uncontrolled, over_blinds: dict[str, Estimate], alpha: float) -> float | None:
     """Smallest AUC - 1/2 whose every lower limit at `alpha`, one-sided, is above 0 with probability .8."""
+    known = [e.se for e in (controls.over_chance, controls.over_base, *over_blinds.values()) if e.se]
+    if not known:
+        return None
     strict = t_quantile(1 - alpha) + t_quantile(0.8)
-    differences = (controls.over_chance, controls.over_base, controls.over_blind)
-    known = [strict * e.se for e in differences if e.se]
+    found = [strict * se for se in known]
     if controls.mde is not None:  # two-sided at .05, and sees to it that an attack that separates well looks no sharper
-        known.append(controls.mde * strict / (t_quantile(0.975) + t_quantile(0.8)))
-    return max(known) if known else None
+        found.append(controls.mde * strict / (t_quantile(0.975) + t_quantile(0.8)))
+    return max(found)
 
 
 def _limit(
