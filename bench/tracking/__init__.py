@@ -46,16 +46,7 @@ __all__ = [
 
 
 class Tracker:
-    """MLflow for one store. Only the driver has one.
-
-    Args:
-        store: the store's URI or folder.
-        tracking_uri: a server or database; None for MLFLOW_TRACKING_URI or the store's own SQLite file, which is
-            created, all tables included, before this returns.
-
-    Raises:
-        TrackingError: the database or server cannot be used.
-    """
+    """MLflow for one store. Only the driver has one; arguments and errors are those of `Database`."""
 
     def __init__(self, store: str | Path, tracking_uri: str | None = None):
         self.database = Database(store, tracking_uri)
