@@ -90,7 +90,9 @@ def run(
     from bench.progress import Progress
     from bench.store import Store
     from bench.tracking import CampaignTracker
+    from lmia.scratch import remove_left_behind
 
+    remove_left_behind()  # by a run that was killed; this one may need no folder of its own
     settings = _texts(overrides)
     benchmark, how, where = load(preset, settings), runtime_of(runtime), Store(str(store))
     asked = campaign.questions(benchmark, tell)

@@ -1,11 +1,11 @@
 """Loading somebody's model and scoring pictures with it, in one call each; torch is imported when they are called."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmia.scratch import scratch
 from lmia.specs import RequestError
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def load(
         raise RequestError(f"model = {str(model)!r}: this is a {found.form}; name the model it belongs to as its base")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with tempfile.TemporaryDirectory(prefix="lmia-model-") as scratch:
+    with scratch("model") as folder:
         if not found.needs_base:
-            return load_model([found.folder(Path(scratch))], device=device, dtype=dtype)
-        below = resolve_base(str(base)).folder(Path(scratch) / "base")
-        overlay = Path(scratch) / "overlay"
-        for name, path in overlay_files(found, below, Path(scratch) / "made").items():
+            return load_model([found.folder(folder)], device=device, dtype=dtype)
+        below = resolve_base(str(base)).folder(folder / "base")
+        overlay = folder / "overlay"
+        for name, path in overlay_files(found, below, folder / "made").items():
             (overlay / name).parent.mkdir(parents=True, exist_ok=True)
             (overlay / name).symlink_to(path.absolute())
         return load_model([below, overlay], device=device, dtype=dtype)

@@ -1,6 +1,5 @@
 """Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from lmia.models.files import (
     resolve_layers,
 )
 from lmia.models.forms import Form
+from lmia.scratch import scratch
 from lmia.specs import RequestError, UnknownName
 
 RANDOM = "random"
@@ -62,8 +62,8 @@ class ExternalModel:
 
     def native_size(self) -> int:
         """The picture side in pixels that a pipeline was made for, from its configuration files."""
-        with tempfile.TemporaryDirectory(prefix="lmia-size-") as scratch:
-            return native_size(self.folder(Path(scratch)))
+        with scratch("size") as folder:
+            return native_size(self.folder(folder))
 
     def known_identities(self, kind: str) -> frozenset[str]:
         """Persons of a kind of data source whose pictures the model was trained on, as far as it has lists."""

@@ -6,17 +6,18 @@ is asked for on each call, the agents' included; and its session folder (sockets
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import secrets
-import shutil
 import tempfile
 from pathlib import Path
+
+from lmia.scratch import scratch
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With "0" Ray takes the loopback for the node's address, as it does by default on macOS, and so binds to it alone."""
 
-PREFIX = f"lmia-ray-{os.getuid()}-"
 LONGEST_ROOT = 16
 """Ray's sockets lie some 95 characters below, and the path of a socket has at most 107 bytes."""
 
@@ -27,34 +28,9 @@ def private_folder() -> Path:
     root = Path(tempfile.gettempdir())
     if len(str(root)) > LONGEST_ROOT:
         root = Path("/tmp")
-    remove_left_behind(root)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=root))  # mode 0700
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # not at the end of a fork
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    return folder
-
-
-def remove_left_behind(root: Path) -> None:
-    """Remove the folders of this user's processes that were killed before they could; a folder names its process."""
-    for folder in root.glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)) and folder.lstat().st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True
+    until_exit = contextlib.ExitStack()
+    atexit.register(until_exit.close)
+    return until_exit.enter_context(scratch("ray", root))
 
 
 @functools.cache

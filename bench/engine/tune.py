@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import queue
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from ray.tune.experiment import Trial
 from bench.engine.cluster import num_workers
 from bench.engine.worker import WorkerSettings, run_job, set_threads
 from bench.jobs import Figures, JobOrder, JobStatus, News
+from lmia.scratch import scratch
 
 # Tune hands these to each trial in its runtime environment, which Ray writes into its logs. Workers have them from the
 # node that they run on.
@@ -106,7 +106,7 @@ def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) ->
     events: queue.Queue[News | JobStatus | None] = queue.Queue()
     failure: list[BaseException] = []
 
-    def fit(scratch: str) -> None:
+    def fit(notes: str) -> None:
         try:
             tuner = tune.Tuner(
                 tune.with_resources(Training, resources),
@@ -117,7 +117,7 @@ def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) ->
                 tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=workers),
                 run_config=RunConfig(
                     name=settings.run,
-                    storage_path=scratch,
+                    storage_path=notes,
                     verbose=0,
                     callbacks=[_Listener(events)],
                     failure_config=FailureConfig(max_failures=0),
@@ -132,8 +132,8 @@ def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) ->
             events.put(None)
 
     # Tune insists on a folder for its own notes; they are of no use after the experiment.
-    with tempfile.TemporaryDirectory(prefix="lmia-tune-", ignore_cleanup_errors=True) as scratch:
-        thread = threading.Thread(target=fit, args=(scratch,), daemon=True)
+    with scratch("tune") as folder:
+        thread = threading.Thread(target=fit, args=(str(folder),), daemon=True)
         thread.start()
         while (event := events.get()) is not None:
             yield event

@@ -67,8 +67,8 @@ def _take_over(ref: Ref, bench: Workbench) -> None:
     spec = BaseSpec(**ref.spec)
     given = ExternalModel(spec.reference, "pipeline" if ref.method == "base" else ref.method, spec.digest)  # type: ignore[arg-type]
     base = bench.layers(ref.inputs["base"])[0] if "base" in ref.inputs else None
-    with bench.cache.scratch() as scratch:
-        bench.store.put_slice(ref, 0, overlay_files(given, base, Path(scratch)), facts={"trained_on": None})
+    with bench.cache.scratch("base") as scratch:
+        bench.store.put_slice(ref, 0, overlay_files(given, base, scratch), facts={"trained_on": None})
 
 
 def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
@@ -79,20 +79,20 @@ def _tune(payload: TuningPayload, bench: Workbench, report: Report) -> None:
     method = METHODS.get(ref.method)(**ref.spec["finetune"])
     pictures = bench.pictures(ref.inputs["pictures"])
     by_epoch = {one.spec["epochs"]: one for one in payload.refs}
-    with bench.cache.scratch() as scratch, ticking() as clock:
+    with bench.cache.scratch("tuned") as scratch, ticking() as clock:
         with bench.partial(payload.trajectory) as partial:
             figures = finetune(
                 bench.layers(ref.inputs["base"]),
                 pictures,
                 method,
                 epochs=sorted(by_epoch),
-                out=lambda epoch: Path(scratch) / str(epoch),
+                out=lambda epoch: scratch / str(epoch),
                 run=TuningRun(
                     partial=partial, device=bench.device, attention=bench.runtime.attention, on_progress=report
                 ),
             )
         for epoch, one in by_epoch.items():
-            folder = Path(scratch) / str(epoch)
+            folder = scratch / str(epoch)
             files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
             facts = {"trained_on": sorted(pictures.ids), "figures": plain(dataclasses.asdict(figures[epoch]))}
             cost = {"passes": float(len(pictures) * epoch), **clock()}

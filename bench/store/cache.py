@@ -1,7 +1,6 @@
 """Whole artifacts as plain folders on this node's disk: private, bounded, and verified on use."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,8 +13,8 @@ from pathlib import Path
 from bench.store.errors import InfrastructureError, infrastructure
 from bench.store.records import SHORT, Manifest
 from bench.store.store import Store
+from lmia.scratch import PREFIX, remove_left_behind, scratch
 
-_FILLING = ".filling-"
 _Identity = tuple[int, int, int, str]
 # What this process has verified, by path: a file that is still the same one (size, time of change, inode) is not read
 # again. Of the process and not of a cache: the driver opens a cache for every wave.
@@ -46,7 +45,7 @@ class Cache:
             with infrastructure(f"cannot use the cache {self.folder}", absence=False):
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._check_private()
-                self._remove_left_behind()
+                remove_left_behind(self.folder)
             self._is_ready = True
         return self.folder
 
@@ -86,8 +85,8 @@ class Cache:
         )
 
     def _fill(self, place: Path, store: Store, manifest: Manifest) -> None:
-        with self.scratch() as scratch:
-            filled = scratch / "filled"
+        with self.scratch("fill") as folder:
+            filled = folder / "filled"
             filled.mkdir()
             for part in manifest.parts:
                 target = filled / part.name
@@ -95,33 +94,16 @@ class Cache:
                 target.write_bytes(store.part_bytes(manifest, part))
             if os.path.lexists(place) and not self._is_sound(place, manifest):
                 with contextlib.suppress(OSError):  # another worker of this node found it damaged too
-                    place.rename(scratch / "damaged")
+                    place.rename(folder / "damaged")
             with contextlib.suppress(OSError):  # another worker of this node was faster
                 filled.rename(place)
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A temporary folder; should this process be killed, the next one removes it."""
-        with _locked(self.ready()):
-            folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=_FILLING))
-            lock = _lock(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-    def _remove_left_behind(self) -> None:
-        """Remove temporary folders that no living process holds a lock of."""
-        with _locked(self.folder):
-            for folder in self.folder.glob(f"{_FILLING}*"):
-                with contextlib.suppress(OSError):
-                    lock = _lock(folder, wait=False)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    os.close(lock)
+    def scratch(self, what: str) -> contextlib.AbstractContextManager[Path]:
+        """A temporary folder on the cache's disk; should this process be killed, the next one removes it."""
+        return scratch(what, self.ready())
 
     def _bound(self) -> None:
-        places = [p for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "partial"]
+        places = [p for p in self.folder.iterdir() if p.is_dir() and p.name != "partial" and not p.name.startswith(PREFIX)]
         sizes = {p: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in places}
         used = sum(sizes.values())
         for place in sorted(places, key=lambda p: p.stat().st_mtime):
@@ -152,22 +134,3 @@ def _holds(path: Path, sha256: str) -> bool:
         _verified[path] = identity
     return True
 
-
-def _lock(folder: Path, *, wait: bool = True) -> int:
-    """An open folder with this process's lock on it, until it is closed or the process ends."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(number)
-        raise
-    return number
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    number = _lock(folder)
-    try:
-        yield
-    finally:
-        os.close(number)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.engine.private import PREFIX, remove_left_behind
+from lmia.scratch import PREFIX
 from tests.bench.conftest import ROOT
 
 pytestmark = pytest.mark.ray
@@ -115,27 +115,15 @@ def test_nobody_runs_code_without_the_token(cluster, tmp_path, mode):
 
 
 def test_no_secret_in_any_file_and_folders_are_private(cluster):
-    process, _, folder = cluster
+    _, _, folder = cluster
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.suffix in {".log", ".out"} for path in files), "Ray's own logs are looked at"
     found = [
         (str(path), name) for path in files for name, value in SECRETS.items() if value.encode() in path.read_bytes()
     ]
     assert not found
-    private = next(folder.glob(f"lmia-ray-{os.getuid()}-{process.pid}-*"))
+    (private,) = folder.glob(f"{PREFIX}ray-*")
     assert private.stat().st_mode & 0o077 == 0
     assert (private / "token").stat().st_mode & 0o077 == 0
     token = (private / "token").read_bytes()
     assert [path for path in files if token in path.read_bytes()] == [private / "token"]
-
-
-def test_folders_of_killed_runs_go_at_the_next_start(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    alive = tmp_path / f"{PREFIX}{os.getpid()}-alive"
-    left = tmp_path / f"{PREFIX}{ended.pid}-left"
-    other = tmp_path / "somebody-elses"
-    for folder in (alive, left, other):
-        folder.mkdir()
-    remove_left_behind(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other])

@@ -1,16 +1,11 @@
 """The cache: private, verified on use, and clean after a kill."""
 
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from bench.store import Cache, InfrastructureError, Ref, Store
-from tests.bench.conftest import ROOT
 
 
 @pytest.fixture
@@ -62,33 +57,3 @@ def test_a_folder_that_is_not_ones_own_is_refused(artifact, tmp_path, monkeypatc
     with pytest.raises(InfrastructureError, match=r"belongs to user .* LMIA_CACHE"):
         Cache(tmp_path / "mine").fetch(*artifact)
     assert list((tmp_path / "mine").iterdir()) == []
-
-
-def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):
-    script = """
-        import sys
-        from pathlib import Path
-        from bench.store import Cache
-        with Cache(Path(sys.argv[1])).scratch() as folder:
-            (folder / "half").write_bytes(b"x")
-            print(folder, flush=True)
-            sys.stdin.read()
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "cache")]
-    killed, living = (
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for _ in range(2)
-    )
-    folders = [Path(process.stdout.readline().strip()) for process in (killed, living)]
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    Cache(tmp_path / "cache").ready()
-    assert [folder.exists() for folder in folders] == [False, True]
-    living.communicate("")
-    assert not folders[1].exists()
