@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.artifacts.artifact import Artifact

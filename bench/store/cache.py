@@ -7,7 +7,6 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from bench.store.errors import InfrastructureError, infrastructure
@@ -103,7 +102,9 @@ class Cache:
         return scratch(what, self.ready())
 
     def _bound(self) -> None:
-        places = [p for p in self.folder.iterdir() if p.is_dir() and p.name != "partial" and not p.name.startswith(PREFIX)]
+        places = [
+            p for p in self.folder.iterdir() if p.is_dir() and p.name != "partial" and not p.name.startswith(PREFIX)
+        ]
         sizes = {p: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in places}
         used = sum(sizes.values())
         for place in sorted(places, key=lambda p: p.stat().st_mtime):
@@ -133,4 +134,3 @@ def _holds(path: Path, sha256: str) -> bool:
                 return False
         _verified[path] = identity
     return True
-
