@@ -40,7 +40,7 @@ class Block(Spec):
     """A part of the grid: a product of axis values over the benchmark's default cell."""
 
     name: str = Field(min_length=1)
-    axes: dict[str, list[Scalar]] = Field(default_factory=dict)
+    axes: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(default_factory=dict)
     role: Role | Literal["auto"] = "auto"
     settings: Settings = Field(default_factory=dict, description="deep overrides of the benchmark's settings")
 
@@ -55,7 +55,7 @@ class Block(Spec):
 class Benchmark(Spec):
     """A named benchmark."""
 
-    name: str = Field("benchmark", pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field("benchmark", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     title: str = ""
     description: str = ""
     data: Settings = Field({"kind": "population"}, description="kind, and its settings")

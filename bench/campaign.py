@@ -13,6 +13,7 @@ from bench.artifacts.artifact import Artifact, walk
 from bench.axes import idle_axes
 from bench.benchmark import Benchmark
 from bench.cells import Cell, cells, suite
+from bench.config import read
 from bench.driver import Driver, revision
 from bench.events import Observer, Outcome
 from bench.leaderboard.attachments import Attachments, Curve, ModelRef
@@ -102,7 +103,7 @@ def named(name: str | None, store: Store) -> str:
         RequestError: nothing was said, and the store has none or several.
     """
     if name is not None:
-        return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+        return str(read(name)["name"]) if name.endswith((".yaml", ".yml")) else name
     names = campaign_names(store)
     if len(names) != 1:
         raise RequestError(f"which campaign? On the store {store.uri} there are: {', '.join(names) or 'none'}")

@@ -66,11 +66,14 @@ def validate(raw: Mapping[str, Any], where: str) -> Benchmark:
         benchmark = Benchmark(**raw)
     except ValidationError as error:
         raise explain(error, Benchmark, where) from None
-    benchmark.check(where)
-    found = cells(benchmark)
-    for target in suite(benchmark):
-        if not any(all(getattr(cell.axes, axis) == value for axis, value in target.items()) for cell in found):
-            raise RequestError(f"{where}: suite: no cell of the grid has the target {target}")
+    try:
+        benchmark.check(where)
+        found = cells(benchmark)
+        for target in suite(benchmark):
+            if not any(all(getattr(cell.axes, axis) == value for axis, value in target.items()) for cell in found):
+                raise RequestError(f"{where}: suite: no cell of the grid has the target {target}")
+    except RequestError as error:
+        raise error if where in str(error) else RequestError(f"{where}: {error}") from None
     return benchmark
 
 

@@ -7,10 +7,14 @@ beside each artifact and is compared on reuse).
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+MOST = 40
+"""How many known names a message lists."""
 
 
 class Spec(BaseModel):
@@ -34,25 +38,53 @@ class RequestError(ValueError):
 class UnknownName(RequestError):
     """A name that is not among the known ones; the message carries the nearest match."""
 
-    def __init__(self, noun: str, name: object, known: Iterable[str]):
+    def __init__(self, noun: str, name: object, known: Iterable[str], where: str = ""):
         known = sorted(known)
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"unknown {noun} {name!r}{hint} (known: {', '.join(known) or 'none'})")
+        told = ", ".join(known[:MOST]) + (f" and {len(known) - MOST} more" if len(known) > MOST else "")
+        super().__init__(f"{where}unknown {noun} {shortened(name)}{_nearest(name, known)} (known: {told or 'none'})")
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name)[:200], list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def explain(error: ValidationError, spec: type[BaseModel], where: str) -> RequestError:
-    """A pydantic error as one line a mistake, naming field, value and what is allowed."""
+    """A pydantic error as one line, every mistake once, naming field, value and what is allowed."""
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"]) or "(whole)"
-        if item["type"] == "extra_forbidden":
-            parent: Any = spec
-            for part in item["loc"][:-1]:
-                field = getattr(parent, "model_fields", {}).get(part)
-                parent = getattr(field, "annotation", None)
-            known = list(getattr(parent, "model_fields", {}))
-            lines.append(str(UnknownName(f"key at {path}", item["loc"][-1], known)))
+        path, kind = ".".join(str(part) for part in item["loc"]), item["type"]
+        if kind == "extra_forbidden":
+            lines.append(str(UnknownName(f"key at {path}", item["loc"][-1], _keys_at(spec, item["loc"][:-1]))))
+        elif kind == "missing":
+            lines.append(f"{path} is missing")
+        elif kind in ("value_error", "assertion_error"):
+            told = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
+            lines.append(told if not path or told.startswith(path) else f"{path}: {told}")
         else:
-            lines.append(f"{path} = {item['input']!r}: {item['msg']}")
-    return RequestError(f"{where}: " + "; ".join(lines))
+            near = _nearest(item["input"], re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", ""))))
+            lines.append(f"{path or where} = {shortened(item['input'])}: {item['msg']}{near}")
+    return RequestError(f"{where}: " + "; ".join(dict.fromkeys(lines)))
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """How a value is written in a message: in full where it is short."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 10]} ... {text[-5:]}"
+
+
+def _keys_at(spec: object, path: Iterable[int | str]) -> list[str]:
+    """The keys that a specification has at a place, through lists, tuples and what else holds one."""
+    here: Any = spec
+    for part in path:
+        if isinstance(part, str):
+            field = getattr(here, "model_fields", {}).get(part)
+            here = getattr(field, "annotation", here)
+        here = next((one for one in _unpacked(here) if hasattr(one, "model_fields")), here)
+    return list(getattr(here, "model_fields", {}))
+
+
+def _unpacked(kind: object) -> Iterator[object]:
+    yield kind
+    for inner in get_args(kind):
+        yield from _unpacked(inner)
