@@ -129,7 +129,7 @@ def yaml_of(text: str, where: str) -> Any:
         RequestError: it is none, a key stands twice or is no text, or it has no end; names `where` and the line.
     """
     try:
-        return _unshared(yaml.load(text, _Loader))  # noqa: S506 (a SafeLoader)
+        return _unshared(yaml.load(text, _Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
