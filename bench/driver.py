@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench import attempts
 from bench.artifacts.artifact import Artifact, walk
-from bench.events import End, JobDone, JobNews, Observer, Outcome, Wave
+from bench.events import End, JobDone, JobNews, Notice, Observer, Outcome, Wave
 from bench.jobs import Damaged, Executor, Job, JobStatus, News, Stage
 from bench.plan.graph import Survey, ref_of, survey
 from bench.stages import STAGES
 from bench.store import Corrupt, InfrastructureError, Ref, Store
 from bench.workbench import Runtime, Workbench
+from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from bench.engine.worker import WorkerSettings
@@ -109,7 +110,10 @@ class Driver:
                 jobs = self._without_quarantined(jobs, outcome)
                 if not jobs:
                     break
-                self.observer(Wave(jobs, self._all_work(state)))
+                wave = Wave(jobs, self._all_work(state))
+                self.observer(wave)
+                if self._joins and any(job.executor != "driver" for job in wave.remaining):
+                    self._connect()  # a cluster that cannot be used is told before the driver begins to work
                 corrupt = self._wave(jobs, outcome)
                 if corrupt:
                     repairs += 1
@@ -182,7 +186,7 @@ class Driver:
         settings = WorkerSettings(self.store.uri, self.runtime, self.run_name, self.revision, self._connect())
         try:
             yield from self._on_ray(executor, jobs, settings)
-        except InfrastructureError:
+        except (InfrastructureError, RequestError):
             raise
         except Exception as error:  # what a job does ends in its status; so this is Ray's own
             last = (str(error).strip().splitlines() or [""])[-1]
@@ -194,7 +198,7 @@ class Driver:
         if executor == "data":
             from bench.engine import data
 
-            yield from data.run_jobs(jobs, settings)
+            yield from data.run_jobs(jobs, settings, self._tell)
             return
         from bench.engine import tune
 
@@ -202,15 +206,22 @@ class Driver:
         threading.Thread(target=importlib.import_module, args=("bench.engine.data",), daemon=True).start()
         shares = jobs[0].stage.shares_gpu
         gpus = self.runtime.gpus_per_attack if shares else self.runtime.gpus_per_training
-        yield from tune.run_jobs(jobs, settings, gpus)
+        yield from tune.run_jobs(jobs, settings, gpus, self._tell)
+
+    @property
+    def _joins(self) -> bool:
+        return bool(self.runtime.address or os.environ.get("RAY_ADDRESS"))
 
     def _connect(self) -> str:
         if self._device is None:
             from bench.engine.cluster import connected, device_of_workers
 
             self._stack.enter_context(connected(self.runtime))
-            self._device = device_of_workers(self.runtime)
+            self._device = device_of_workers(self.runtime, self._tell)
         return self._device
+
+    def _tell(self, text: str) -> None:
+        self.observer(Notice(text))
 
     # ---- what went wrong
 

@@ -53,11 +53,18 @@ class JobDone:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something that people should know at once: what is being waited for."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class End:
     """Nothing is left that could be done."""
 
     outcome: Outcome
 
 
-Event = Wave | JobNews | JobDone | End
+Event = Wave | JobNews | JobDone | Notice | End
 Observer = Callable[[Event], None]

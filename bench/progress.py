@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from bench.events import Event, JobDone, JobNews, Wave
+from bench.events import Event, JobDone, JobNews, Notice, Wave
 from bench.jobs import Job, JobStatus
 from bench.workbench import Runtime
 
@@ -52,6 +52,8 @@ class Progress:
                 self._news(event)
             case JobDone():
                 self._done(event.job, event.status)
+            case Notice():
+                self.tell(f"  {event.text}")
 
     def _wave(self, wave: Wave) -> None:
         left: dict[str, float] = defaultdict(float)

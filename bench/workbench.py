@@ -24,7 +24,9 @@ class Runtime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str | None = Field(None, description="Ray cluster to join; none starts one on this machine")
+    address: str | None = Field(
+        None, description="Ray cluster to join (HOST:PORT, auto); none starts one on this machine"
+    )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="what the workers compute on")
     workers: int | None = Field(None, ge=1, description="workers at a time; none takes all of the cluster")
     cpus_per_worker: int = Field(1, ge=1, description="CPUs and threads of a worker")
@@ -33,7 +35,7 @@ class Runtime(BaseModel):
     attention: str = Field("auto", pattern="^(auto|sdpa|xformers)$", description="attention kernels on the worker")
     cache: str | None = Field(None, description="node-local cache folder; none: LMIA_CACHE or a temporary folder")
     cache_bytes: int = Field(64 << 30, ge=1 << 20, description="bound of the node-local cache")
-    wait_for_devices_s: float = Field(300.0, ge=0, description="how long to wait for the cluster to have the devices")
+    wait_for_devices_s: float = Field(300.0, ge=0, description="seconds to wait for room in a joined cluster")
     verify: str = Field("auto", pattern="^(auto|content|size)$", description="how finished parts are checked")
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ray import tune
@@ -13,7 +13,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
-from bench.engine.cluster import num_workers
+from bench.engine.cluster import room
 from bench.engine.worker import WorkerSettings, run_job, set_threads
 from bench.jobs import Figures, JobOrder, JobStatus, News
 from lmia.scratch import scratch
@@ -92,21 +92,24 @@ class _Listener(tune.Callback):
         self.events.put(JobStatus(name, "crashed", "the training process died"))
 
 
-def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) -> Iterator[News | JobStatus]:
-    """Run all jobs on `gpus` GPUs each, yielding news while they train and each one's status when it is done."""
+def run_jobs(
+    jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[News | JobStatus]:
+    """Run all jobs on `gpus` GPUs each, yielding news while they train and each one's status when it is done.
+
+    `tell` hears what is being waited for.
+    """
     runtime, device = settings.runtime, settings.device
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output draws a box even where it is told to be silent
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    workers = num_workers(runtime, device, len(jobs))
-    if device == "cuda" and gpus < 1:
-        workers = min(int(workers / gpus), len(jobs))
-    resources = {"cpu": runtime.cpus_per_worker if device == "cpu" else 0, "gpu": gpus if device == "cuda" else 0}
+    worker = {"GPU": gpus} if device == "cuda" else {"CPU": float(runtime.cpus_per_worker)}
+    resources = {"cpu": worker.get("CPU", 0), "gpu": worker.get("GPU", 0)}
     events: queue.Queue[News | JobStatus | None] = queue.Queue()
     failure: list[BaseException] = []
 
-    def fit(notes: str) -> None:
+    def fit(notes: str, workers: int) -> None:
         try:
             tuner = tune.Tuner(
                 tune.with_resources(Training, resources),
@@ -132,8 +135,10 @@ def run_jobs(jobs: Sequence[JobOrder], settings: WorkerSettings, gpus: float) ->
             events.put(None)
 
     # Tune insists on a folder for its own notes; they are of no use after the experiment.
-    with scratch("tune") as folder:
-        thread = threading.Thread(target=fit, args=(str(folder),), daemon=True)
+    share = min(gpus, 1.0) if device == "cuda" else 1.0
+    with scratch("tune") as folder, room(runtime, worker, len(jobs), tell, share=share) as there:
+        # Trials above what fits now wait; they start as nodes join, and an autoscaler sees them.
+        thread = threading.Thread(target=fit, args=(str(folder), there.most), daemon=True)
         thread.start()
         while (event := events.get()) is not None:
             yield event
