@@ -1,10 +1,15 @@
-"""Attempts at jobs: recorded before they start, counted for quarantine. A log, never an artifact.
+"""Attempts at jobs: recorded before they start, counted so that a job is given up. A log, never an artifact.
 
-An attempt that ended without a word (its process was killed) counts like one that failed: a job that takes the
-machine down with it must not be tried for ever. An attempt that the driver itself broke off does not count.
+An attempt counts against its job when the worker said that it failed, or when the worker died alone, while its driver
+and its node lived: a job that takes its process down with it must not be tried for ever. All others are
+interruptions: the driver was stopped or killed, a node was lost, the disk was full. An attempt that still reads
+`running` counts nothing; it runs if its run lives (`bench.leases`), and was interrupted if not.
+
+No clock orders attempts: their keys are numbered.
 """
 
 import os
+import re
 import socket
 import time
 import uuid
@@ -16,11 +21,25 @@ from bench.store import Damaged, Store
 MAX_ATTEMPTS = 3
 AttemptState = Literal["running", "done", "failed", "interrupted", "damaged"]
 """`damaged`: what was noted cannot be read; such an attempt does not count."""
+DIED = "its process ended without a word (killed, or out of memory)"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job."""
+    """One try at a job.
+
+    Attributes:
+        job: name of the job.
+        title: of the job, for people.
+        state: how it stands.
+        started_at: by the clock of the node, for people.
+        node: host name.
+        pid: of the worker.
+        run: that the attempt is a part of.
+        error: what went wrong.
+        seconds: how long it took.
+        raylet: Ray's name of the node; empty where the driver did the job itself.
+    """
 
     job: str
     title: str
@@ -31,56 +50,91 @@ class Attempt:
     run: str
     error: str = ""
     seconds: float = 0.0
+    raylet: str = ""
 
 
-def begin(store: Store, job: str, title: str, run: str) -> str:
-    """Record that a try starts now; returns the key to `end` it with."""
-    key = f"attempts/{job}/{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
-    attempt = Attempt(job, title, "running", time.time(), socket.gethostname(), os.getpid(), run)
+@dataclass(frozen=True)
+class Begun:
+    """An attempt of this process, with where it is noted and its beginning on this process's clock."""
+
+    key: str
+    attempt: Attempt
+    at: float
+
+
+def begin(store: Store, job: str, title: str, run: str, raylet: str = "") -> Begun:
+    """Record that a try starts now."""
+    numbers = [
+        int(match[0]) for match in map(re.compile(r"[0-9]{1,30}").match, store.names(f"attempts/{job}")) if match
+    ]
+    key = f"attempts/{job}/{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:6]}.json"
+    attempt = Attempt(job, title, "running", time.time(), socket.gethostname(), os.getpid(), run, raylet=raylet)
     store.write_json(key, asdict(attempt))
-    return key
+    return Begun(key, attempt, time.monotonic())
 
 
-def end(store: Store, key: str, state: AttemptState, error: str = "") -> None:
-    """Record how a try ended."""
-    attempt = _read(store, key)
-    ended = replace(attempt, state=state, error=error, seconds=time.time() - attempt.started_at)
-    store.write_json(key, asdict(ended))
+def end(store: Store, begun: Begun, state: AttemptState, error: str = "") -> None:
+    """Record how a try of this process ended."""
+    ended = replace(begun.attempt, state=state, error=error, seconds=time.monotonic() - begun.at)
+    store.write_json(begun.key, asdict(ended))
+
+
+def close(store: Store, key: str, attempt: Attempt, state: AttemptState, error: str = "") -> None:
+    """Record how somebody else's try ended, who cannot say it."""
+    store.write_json(key, asdict(replace(attempt, state=state, error=error)))
+
+
+def by_key(store: Store, job: str) -> dict[str, Attempt]:
+    """All tries at a job by their keys, oldest first."""
+    found = {}
+    for name in store.names(f"attempts/{job}"):
+        key = f"attempts/{job}/{name}"
+        try:
+            found[key] = _read(store, key)
+        except FileNotFoundError:  # another run was told to try again
+            continue
+    return found
 
 
 def of(store: Store, job: str) -> list[Attempt]:
     """All tries at a job, oldest first."""
-    return [_read(store, key) for key in _keys(store, job)]
+    return list(by_key(store, job).values())
 
 
 def failures(store: Store, job: str) -> list[Attempt]:
     """The tries that count against a job."""
-    return [attempt for attempt in of(store, job) if attempt.state in ("running", "failed")]
+    return failed(of(store, job))
 
 
-def interrupt(store: Store, job: str, run: str) -> None:
+def failed(tries: list[Attempt]) -> list[Attempt]:
+    """Those that count against their job."""
+    return [attempt for attempt in tries if attempt.state == "failed"]
+
+
+def running(store: Store, job: str, run: str) -> dict[str, Attempt]:
+    """Tries of a run that have not ended, by their keys."""
+    return {k: a for k, a in by_key(store, job).items() if a.run == run and a.state == "running"}
+
+
+def interrupt(store: Store, job: str, run: str, why: str = "") -> None:
     """The driver of `run` stops: its tries that are still running do not count."""
-    for key in _keys(store, job):
-        attempt = _read(store, key)
-        if attempt.run == run and attempt.state == "running":
-            store.write_json(key, asdict(replace(attempt, state="interrupted")))
+    for key, attempt in running(store, job, run).items():
+        close(store, key, attempt, "interrupted", why)
 
 
 def reset(store: Store, job: str) -> None:
-    """Forget all attempts at a job, so that it is tried again."""
-    for key in _keys(store, job):
-        store.remove(key)
+    """Forget the attempts at a job, so that it is tried again; those stay that another run may be at."""
+    for key, attempt in by_key(store, job).items():
+        if attempt.state != "running":
+            store.remove(key)
 
 
 def reason(attempts: list[Attempt]) -> str:
-    """The last word of the tries at a job, in one line."""
+    """The last word of the tries at a job, in one line; what may be done about it where it was given up."""
     spoken = [attempt.error for attempt in attempts if attempt.error]
-    last = spoken[-1].strip().splitlines()[-1] if spoken else "ended without a word (killed, or out of memory)"
-    return f"{len(attempts)} attempts failed; the last: {last}"
-
-
-def _keys(store: Store, job: str) -> list[str]:
-    return [f"attempts/{job}/{name}" for name in store.names(f"attempts/{job}")]
+    last = spoken[-1].strip().splitlines()[-1] if spoken else DIED
+    told = f"{len(attempts)} attempts failed; the last: {last}"
+    return f"{told} (given up: --retry tries again)" if len(attempts) >= MAX_ATTEMPTS else told
 
 
 def _read(store: Store, key: str) -> Attempt:

@@ -1,16 +1,18 @@
 """The `lmia` command: options in, a function of the API called, text out.
 
-Exit status: 0 all there; 1 some cell failed; 2 a mistake in the request; 3 infrastructure.
+Exit status: 0 all there; 1 some cell failed; 2 a mistake in the request; 3 infrastructure, or stopped from outside;
+70 a mistake of ours.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bench import api
+from bench import api, interrupts
 from bench.cli_options import (
     Address,
     Preset,
@@ -27,7 +29,7 @@ from bench.cli_options import (
 from lmia import __version__
 from lmia.specs import RequestError
 
-OK, FAILED, MISTAKE, INFRASTRUCTURE = 0, 1, 2, 3
+OK, FAILED, MISTAKE, INFRASTRUCTURE, OURS = 0, 1, 2, 3, 70
 
 app = App(
     name="lmia",
@@ -49,25 +51,60 @@ app.register_install_completion_command(help="Teach the shell to complete comman
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; mistakes and failures become one line on standard error and an exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    with interrupts.heard():
+        return ended(lambda: _command(arguments))
+
+
+def _command(arguments: list[str]) -> int:
+    if not arguments:
+        raise RequestError("which command? (see lmia --help)")
+    return app(arguments) or OK
+
+
+def ended(act: Callable[[], int]) -> int:
+    """The exit status of a command, whatever happens in it; what went wrong in one line on standard error."""
     try:
-        if not arguments:
-            raise RequestError("which command? (see lmia --help)")
-        return app(arguments) or OK
+        return act()
     except CycloptsError as error:
         command = " ".join(["lmia", *(error.command_chain or ())])
         return _end(f"{' '.join(str(error).split())} (see {command} --help)", MISTAKE)
     except RequestError as error:
         return _end(error, MISTAKE)
-    except KeyboardInterrupt:
-        return _end("interrupted; the same command goes on from here", INFRASTRUCTURE)
+    except KeyboardInterrupt as error:
+        by = f" by {error}" if str(error) else ""
+        return _end(f"interrupted{by}; the same command goes on from here", INFRASTRUCTURE)
     except BrokenPipeError:
         return OK
-    except Exception as error:
-        from bench.store import InfrastructureError, SpecChanged
+    except Exception as error:  # noqa: BLE001 - the last place that can say it in one line
+        from bench.store import SpecChanged, is_infrastructure
 
-        if isinstance(error, InfrastructureError | SpecChanged):
-            return _end(error, INFRASTRUCTURE if isinstance(error, InfrastructureError) else MISTAKE)
-        raise
+        if isinstance(error, SpecChanged):
+            return _end(error, MISTAKE)
+        if is_infrastructure(error):
+            return _end(error, INFRASTRUCTURE)
+        return _end(f"{_unforeseen(error)}; please report it with {_keep_traceback()}", OURS)
+
+
+def _unforeseen(error: Exception) -> str:
+    said = " ".join(str(error).split())[:300]
+    return f"a mistake of ours: {type(error).__name__}{f': {said}' if said else ''}"
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of what is being handled to a file of this user's; what to report it with."""
+    import tempfile
+    import traceback
+
+    text = f"lmia {__version__}, Python {sys.version}\n\n{traceback.format_exc()}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lmia-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        tell(text)
+        return "the traceback above"
+    return f"the file {file.name}"
 
 
 def _end(message: object, status: int) -> int:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench import attempts
+from bench import attempts, interrupts, leases
 from bench.artifacts.artifact import Artifact, walk
 from bench.events import End, JobDone, JobNews, Notice, Observer, Outcome, Wave
 from bench.jobs import Damaged, Executor, Job, JobStatus, News, Stage
@@ -26,6 +26,11 @@ from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from bench.engine.worker import WorkerSettings
+
+LOOK_S = 2.0
+"""How often it is looked whether another run is done with what this one waits for."""
+GRACE_S = 3.0
+"""How long after a worker's death it is looked whether its node died with it."""
 
 
 def plan_jobs(
@@ -81,6 +86,8 @@ class Driver:
         self.run_name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._stack = contextlib.ExitStack()
         self._device: str | None = None
+        self._others = leases.Watch(store)
+        self._elsewhere: set[str] = set()
 
     def make(self, targets: list[Artifact], *, retry: bool = False) -> Outcome:
         """Make every target that can be made; what cannot is in the outcome, by reason.
@@ -91,11 +98,12 @@ class Driver:
 
         Raises:
             InfrastructureError: disk, network or cluster failed.
+            RequestError: a job found a mistake in the request.
             SpecChanged: a default changed without a version bump.
         """
         started, outcome = time.monotonic(), Outcome()
         also = self._damaged(targets, outcome)
-        repairs, reset = 0, set[str]()
+        repairs, reset, is_leased = 0, set[str](), False
         with self._stack:
             while True:
                 state = survey(targets, self.store, also)
@@ -110,6 +118,12 @@ class Driver:
                 jobs = self._without_quarantined(jobs, outcome)
                 if not jobs:
                     break
+                if not is_leased:
+                    self._stack.enter_context(leases.held(self.store, self.run_name))
+                    is_leased = True
+                jobs = self._free(jobs)
+                if not jobs:
+                    continue
                 wave = Wave(jobs, self._all_work(state))
                 self.observer(wave)
                 if self._joins and any(job.executor != "driver" for job in wave.remaining):
@@ -149,6 +163,8 @@ class Driver:
         more hangs on: an attack that could be fitted already waits for the pictures of the others, so that all are
         one experiment, and a scoring waits for the attacks that are still to be fitted, so that all share one pass.
         """
+        from bench.engine.worker import judge
+
         groups: dict[tuple[Executor, str], list[Job]] = defaultdict(list)
         for job in jobs:
             groups[job.executor, "" if job.executor == "driver" else job.stage.name].append(job)
@@ -156,12 +172,16 @@ class Driver:
         batch = groups[chosen]
         named = {job.name: job for job in batch}
         corrupt: list[JobStatus] = []
+        waiting = dict(named)
         try:
             for status in self._statuses(executor, batch):
                 job = named[status.name]
                 if isinstance(status, News):
                     self.observer(JobNews(job, status.figures))
                     continue
+                waiting.pop(job.name, None)
+                if status.state == "crashed":
+                    self._note_crash(job, status)
                 self.observer(JobDone(job, status))
                 if status.state == "done":
                     outcome.made += 1
@@ -169,14 +189,21 @@ class Driver:
                     corrupt.append(status)
                 elif status.state == "infrastructure":
                     raise InfrastructureError(f"{job.title}: {status.error}")
-        except (KeyboardInterrupt, InfrastructureError):
+                elif status.state == "refused":
+                    raise RequestError(f"{job.title}: {status.error}")
+                elif status.state == "elsewhere":
+                    self._elsewhere.add(job.name)
+            for name in self._tried(waiting):  # workers that ended without a word
+                judge(self.store, name, self.run_name)
+        except (KeyboardInterrupt, InfrastructureError, RequestError) as error:
             with contextlib.suppress(InfrastructureError):
-                for job in batch:
-                    attempts.interrupt(self.store, job.name, self.run_name)
+                for name in self._tried(waiting):
+                    attempts.interrupt(self.store, name, self.run_name, str(error) or type(error).__name__)
             raise
         return corrupt
 
     def _statuses(self, executor: Executor, jobs: Sequence[Job]) -> Iterator[News | JobStatus]:
+        from bench.engine import watch
         from bench.engine.worker import WorkerSettings, run_job
 
         if executor == "driver":
@@ -185,7 +212,11 @@ class Driver:
             return
         settings = WorkerSettings(self.store.uri, self.runtime, self.run_name, self.revision, self._connect())
         try:
-            yield from self._on_ray(executor, jobs, settings)
+            cluster = watch.Cluster(self.runtime.wait_for_devices_s)
+            try:
+                yield from watch.watched(self._on_ray(executor, jobs, settings), cluster)
+            finally:
+                cluster.stop()
         except (InfrastructureError, RequestError):
             raise
         except Exception as error:  # what a job does ends in its status; so this is Ray's own
@@ -216,14 +247,58 @@ class Driver:
         if self._device is None:
             from bench.engine.cluster import connected, device_of_workers
 
-            self._stack.enter_context(connected(self.runtime))
+            with interrupts.kept():
+                self._stack.enter_context(connected(self.runtime))
             self._device = device_of_workers(self.runtime, self._tell)
         return self._device
 
     def _tell(self, text: str) -> None:
         self.observer(Notice(text))
 
+    # ---- other runs on this store
+
+    def _free(self, jobs: list[Job]) -> list[Job]:
+        """Jobs that no other run is at; none, once another run has ended one of those that had to be waited for."""
+        is_told = False
+        while True:
+            held = [job for job in jobs if job.name in self._elsewhere]
+            living = self._others.living(but=self.run_name) if held else set()
+            for job in held:
+                at_it = {one.run for one in attempts.of(self.store, job.name) if one.state == "running"}
+                if not at_it & living:
+                    self._elsewhere.discard(job.name)
+            free = [job for job in jobs if job.name not in self._elsewhere]
+            if free:
+                return [] if is_told else free
+            if not is_told:
+                more = f" and {len(held) - 1} more" if len(held) > 1 else ""
+                self._tell(f"another run on this store is at {held[0].title}{more}: waiting for it")
+                is_told = True
+            time.sleep(LOOK_S)
+
+    def _tried(self, jobs: Iterable[str]) -> list[str]:
+        """Of these jobs those with attempts."""
+        tried = set(self.store.names("attempts"))
+        return [name for name in jobs if name in tried]
+
     # ---- what went wrong
+
+    def _note_crash(self, job: Job, status: JobStatus) -> None:
+        """A worker died: it counts against its job, unless the node died with it."""
+        from bench.engine import watch
+        from bench.engine.worker import judge
+
+        time.sleep(GRACE_S)
+        cluster = watch.Cluster(self.runtime.wait_for_devices_s)
+        cluster.stop()
+        if why := cluster.trouble():
+            raise InfrastructureError(f"{why}; the same command goes on from here")
+        if attempts.running(self.store, job.name, self.run_name):
+            judge(self.store, job.name, self.run_name)
+        else:  # it died before it could note that it began
+            attempts.end(
+                self.store, attempts.begin(self.store, job.name, job.title, self.run_name), "failed", status.error
+            )
 
     def _without_quarantined(self, jobs: list[Job], outcome: Outcome) -> list[Job]:
         """Jobs that may still be tried; the reasons of the others go into the outcome."""

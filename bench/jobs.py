@@ -17,8 +17,11 @@ from bench.workbench import Workbench
 
 Executor = Literal["driver", "data", "tune"]
 """Who runs a job: the driver at once, Ray Data, or Ray Tune."""
-State = Literal["done", "failed", "quarantined", "corrupt", "infrastructure", "crashed"]
-"""How a job ended; `crashed`: its process died."""
+State = Literal["done", "failed", "refused", "elsewhere", "quarantined", "corrupt", "infrastructure", "crashed"]
+"""How a job ended.
+
+`refused`: a mistake in the request; `elsewhere`: another run is at it; `crashed`: its process died.
+"""
 Figures = Mapping[str, float | str]
 """What a job tells while it runs: loss, epoch, epochs, ..."""
 Report = Callable[[Figures], None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from bench import attempts, campaign
+from bench import attempts, campaign, leases
 from bench.benchmark import Benchmark
 from bench.cells import cells, load
 from bench.config import preset_names
@@ -62,16 +62,17 @@ def status(store: Store, *, as_json: bool = False) -> str:
         waiting = f", {counted['waiting']} waiting" if counted["waiting"] else ""
         lines.append(f"{name}: {counted['done']} of {counted['rows']} rows done{waiting}")
         lines += [f"  failed: {cell}: {why}" for cell, why in counted["failed"].items()]
-    lines += [f"running (or killed) for {j['seconds']} s on {j['node']}: {j['title']}" for j in found["running"]]
+    lines += [f"running on {j['node']} since {j['since']}: {j['title']}" for j in found["running"]]
+    lines += [f"interrupted on {j['node']}: {j['title']} (the same run goes on)" for j in found["interrupted"]]
     lines += [f"failing: {j['title']}: {j['reason']}" for j in found["failing"]]
-    lines += [f"given up: {j['title']}: {j['reason']} (lmia run --retry tries again)" for j in found["given_up"]]
+    lines += [f"given up: {j['title']}: {j['reason']}" for j in found["given_up"]]
     if len(lines) == 1:
         lines.append("nothing was run on it")
     return "\n".join(lines)
 
 
 def _status(store: Store) -> dict[str, Any]:
-    """Rows of campaigns (done, waiting, failed) and jobs that are running, failing or given up, as JSON values."""
+    """Rows of campaigns (done, waiting, failed) and jobs that are not done, by how they stand, as JSON values."""
     there = set(store.index())
     campaigns = {}
     for name in campaign_names(store):
@@ -85,20 +86,26 @@ def _status(store: Store) -> dict[str, Any]:
             "waiting": len(addresses) - done - len(failed),
             "failed": failed,
         }
-    running, failing, given_up = [], [], []
-    for job in store.names("attempts"):
-        tries = attempts.of(store, job)
-        if not tries or tries[-1].state == "done":
+    jobs: dict[str, list[dict[str, Any]]] = {"running": [], "interrupted": [], "failing": [], "given_up": []}
+    tried = {job: attempts.of(store, job) for job in store.names("attempts")}
+    begun = any(one.state == "running" for tries in tried.values() for one in tries)
+    living = leases.Watch(store).settled() if begun else set()
+    for job, tries in tried.items():
+        if not tries or any(one.state == "done" for one in tries):
             continue
-        bad = attempts.failures(store, job)
-        line = {"job": job, "title": tries[-1].title, "attempts": len(bad), "node": tries[-1].node}
-        if tries[-1].state == "running":
-            running.append({**line, "seconds": round(time.time() - tries[-1].started_at)})
+        bad, last = attempts.failed(tries), tries[-1]
+        line = {"job": job, "title": last.title, "attempts": len(bad), "node": last.node}
+        running = [one for one in tries if one.state == "running" and one.run in living]
+        if running:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running[-1].started_at))
+            jobs["running"].append({**line, "node": running[-1].node, "since": since})
         elif len(bad) >= attempts.MAX_ATTEMPTS:
-            given_up.append({**line, "reason": attempts.reason(bad)})
+            jobs["given_up"].append({**line, "reason": attempts.reason(bad)})
         elif bad:
-            failing.append({**line, "reason": attempts.reason(bad)})
-    return {"campaigns": campaigns, "running": running, "failing": failing, "given_up": given_up}
+            jobs["failing"].append({**line, "reason": attempts.reason(bad)})
+        else:
+            jobs["interrupted"].append(line)
+    return {"campaigns": campaigns, **jobs}
 
 
 def attacks(*, as_json: bool = False) -> str:

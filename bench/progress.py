@@ -81,7 +81,7 @@ class Progress:
             self.finished[kind] += 1
             self.worked[kind] += job.work
             self.spent[kind] += status.seconds
-        else:
+        elif status.state != "elsewhere":
             word = {"quarantined": "given up", "corrupt": "found a damaged input of"}.get(status.state, "failed at")
             self.tell(f"  {word}: {job.title}: {status.last_line}")
         self._say()
@@ -91,7 +91,7 @@ class Progress:
         left = 0.0
         for kind, total in self.total.items():
             done = self.worked[kind] + sum(s * w for k, s, w in self.partial.values() if k == kind)
-            weight = total / self.jobs[kind] * PRIOR_JOBS or 1.0
+            weight = total / max(1, self.jobs[kind]) * PRIOR_JOBS or 1.0  # no jobs: other runs did them all
             rate = (self.spent[kind] + PRIORS.get(kind, 0.1) * weight) / (self.worked[kind] + weight)
             cores = 1 if kind == "row" or "driver" in kind else self.cores
             left += max(0.0, total - done) * rate / cores

@@ -12,6 +12,7 @@ import ray
 
 from bench.engine.address import HERE, reachable
 from bench.engine.private import keep_private
+from bench.engine.watch import leave
 from bench.store import InfrastructureError
 from bench.workbench import Runtime
 from lmia.specs import RequestError
@@ -60,7 +61,7 @@ def connected(runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         _started.clear()
-        ray.shutdown()
+        leave(ray.shutdown)
 
 
 def _start(runtime: Runtime, tries: int = 2) -> None:

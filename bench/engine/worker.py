@@ -2,18 +2,22 @@
 
 import contextlib
 import ctypes
-import errno
 import os
+import shutil
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bench import attempts
+from bench import attempts, leases
+from bench.engine.watch import living_nodes, node_id
 from bench.jobs import Damaged, JobOrder, JobStatus, Payload, Report, State
-from bench.store import Corrupt, InfrastructureError, Store
+from bench.store import Corrupt, InfrastructureError, Store, is_full, is_infrastructure
 from bench.workbench import Runtime, Workbench
+from lmia.specs import RequestError
 
 
 def set_threads(count: int) -> None:
@@ -90,41 +94,78 @@ def run_job(job: JobOrder, run: str, bench: Workbench, report: Report = lambda _
     def ended(state: State, error: str = "", damaged: Damaged | None = None) -> JobStatus:
         return JobStatus(name, state, error, time.monotonic() - started, damaged)
 
-    key = None
+    begun = None
     try:
         if _already_there(store, job.payload):
             return ended("done")
+        judge(store, name, run)
+        tries = attempts.by_key(store, name)
+        if _is_elsewhere(store, run, tries):
+            return ended("elsewhere")
         # Ray restarts a dead actor and repeats its task without end; the count of tries is what ends it.
-        if len(attempts.failures(store, name)) >= attempts.MAX_ATTEMPTS:
-            return ended("quarantined", attempts.reason(attempts.failures(store, name)))
-        key = attempts.begin(store, name, job.title, run)
+        failed = attempts.failed(list(tries.values()))
+        if len(failed) >= attempts.MAX_ATTEMPTS:
+            return ended("quarantined", attempts.reason(failed))
+        begun = attempts.begin(store, name, job.title, run, node_id())
+        # Whoever began in the same moment has been noted too by now; of several the first key goes on.
+        before = {key: one for key, one in attempts.by_key(store, name).items() if key < begun.key}
+        if _is_elsewhere(store, run, before):
+            attempts.end(store, begun, "interrupted", "another run began it in the same moment")
+            return ended("elsewhere")
         job.stage.make(job.payload, bench, report)
         if not _already_there(store, job.payload):
             raise RuntimeError(f"{job.title} ended without an error and without its slices")
-        attempts.end(store, key, "done")
+        attempts.end(store, begun, "done")
     except Corrupt as error:
-        if key:
-            attempts.end(store, key, "interrupted", str(error))
+        if begun:
+            attempts.end(store, begun, "interrupted", str(error))
         return ended("corrupt", str(error), Damaged(error.manifest, error.part))
+    except RequestError as error:  # would be the same at each try; whoever asked has to change something
+        if begun:
+            attempts.end(store, begun, "interrupted", str(error))
+        return ended("refused", str(error))
     except Exception as error:  # noqa: BLE001 - whatever a job does, its siblings go on
         # A full disk is not the job's fault: such a try does not count.
         infrastructure = is_infrastructure(error)
         text = f"{type(error).__name__}: {error}" if infrastructure else traceback.format_exc(limit=12)
-        if key:
+        if is_full(error):
+            text += f" (full: {', '.join(full_folders(store, bench.cache.folder)) or 'a disk'})"
+        if begun:
             with contextlib.suppress(InfrastructureError):  # the store is what failed: its log cannot take the news
-                attempts.end(store, key, "interrupted" if infrastructure else "failed", text)
+                attempts.end(store, begun, "interrupted" if infrastructure else "failed", text)
         return ended("infrastructure" if infrastructure else "failed", text)
     return ended("done")
 
 
-def is_infrastructure(error: BaseException) -> bool:
-    """Whether disk or network failed, here or further down (libraries wrap what the disk said)."""
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-        if isinstance(error, InfrastructureError) or full or "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return False
+def judge(store: Store, name: str, run: str) -> None:
+    """Say of a run's tries at a job that have not ended, and whose worker is dead, how they ended.
+
+    The worker died alone, and that counts against the job, unless its node was lost with it.
+    """
+    left = attempts.running(store, name, run)
+    nodes = living_nodes() if left else set()
+    for key, attempt in left.items():
+        if attempt.raylet and attempt.raylet not in nodes:
+            attempts.close(store, key, attempt, "interrupted", "its node was lost")
+        else:
+            attempts.close(store, key, attempt, "failed", attempts.DIED)
+
+
+def _is_elsewhere(store: Store, run: str, tries: dict[str, attempts.Attempt]) -> bool:
+    """Whether another run that may live is at this job."""
+    others = {one.run for one in tries.values() if one.state == "running" and one.run != run}
+    return any(leases.may_live(store, other) for other in others)
+
+
+def full_folders(store: Store, *folders: Path) -> list[str]:
+    """Of the folders that a job writes to, those with no room left: libraries that write do not always say where."""
+    places = [Path(store.root)] if store.local else []
+    found = []
+    for place in dict.fromkeys([*places, *folders, Path(tempfile.gettempdir())]):
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(place).free < 1 << 20:
+                found.append(str(place))
+    return found
 
 
 def _already_there(store: Store, payload: Payload) -> bool:

@@ -1,7 +1,7 @@
 """The store: artifacts by content under one root, read back as untrusted input, and a cache of them on this node."""
 
 from bench.store.cache import Cache
-from bench.store.errors import Corrupt, Damaged, InfrastructureError, SpecChanged
+from bench.store.errors import Corrupt, Damaged, InfrastructureError, SpecChanged, is_full, is_infrastructure
 from bench.store.records import (
     Entry,
     InputRef,
@@ -30,6 +30,8 @@ __all__ = [
     "Store",
     "digest_of",
     "inputs_digest",
+    "is_full",
+    "is_infrastructure",
     "manifest_key",
     "parse",
     "slice_name",

@@ -53,3 +53,29 @@ def infrastructure(doing: str, *, absence: bool = True) -> Iterator[None]:
             raise
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InfrastructureError(f"{doing}: {error}{' (the disk is full)' if full else ''}") from error
+
+
+def is_infrastructure(error: BaseException | None) -> bool:
+    """Whether disk or network failed, here or further down (libraries wrap what the disk said)."""
+    for one in _chain(error):
+        broken = isinstance(one, OSError) and one.errno in (errno.EIO, errno.EROFS, errno.ESTALE)
+        if isinstance(one, InfrastructureError) or broken:
+            return True
+    return is_full(error)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk was full."""
+    words = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+    return any(
+        (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)) or any(w in str(one) for w in words)
+        for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -119,10 +119,11 @@ def test_a_cell_that_cannot_be_made_is_a_failed_row_and_exit_1(tiny, capsys):
     bad = next(q for q in campaign.questions(load("tiny", benchmark[1::2])) if q.cell.axes.epochs == 7)
     tune = next(j for j in plan_jobs(walk([bad.row]), None) if "tune full on north A" in j.title)
     for _ in range(attempts.MAX_ATTEMPTS):  # as if it had taken its worker down with it, three times
-        attempts.begin(store, tune.name, tune.title, "an earlier run")
+        begun = attempts.begin(store, tune.name, tune.title, "an earlier run")
+        attempts.end(store, begun, "failed", attempts.DIED)
     assert main(["run", "tiny", "--store", str(tiny), "--no-track", *benchmark]) == 1
     captured = capsys.readouterr()
-    assert "tune full on north A, 7 epochs" in captured.err
+    assert "tune full on north A, 7 epochs" in captured.err and "--retry tries again" in captured.err
     assert "failed" in captured.out
     rows, _, _ = campaign.answers("failing", store)
     assert sorted(row.status for row in rows) == ["failed", "ok"]
