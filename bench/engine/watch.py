@@ -140,6 +140,9 @@ def watched(events: Iterable[T], cluster: Cluster) -> Iterator[T]:
 
 def leave(shutdown: Callable[[], None]) -> None:
     """Leave the cluster, which may be broken: what does not end by itself in a while is ended."""
+    from ray._private import auto_init_hook
+
+    auto_init_hook.enable_auto_connect = False  # a thread that was left behind would start a cluster of its own
     thread = threading.Thread(target=shutdown, daemon=True)
     thread.start()
     thread.join(LEAVE_S)
