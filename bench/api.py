@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmia.specs import explain
+from lmia.specs import RequestError, explain
 
 if TYPE_CHECKING:
     from bench.audit.result import Result
@@ -198,6 +198,40 @@ def leaderboard(name: str | None = None, *, store: str | Path = STORE) -> "Board
 
     where = Store(str(store))
     return join(*campaign.answers(campaign.named(name, where), where))
+
+
+def rebuild_mlflow(name: str | None = None, *, store: str | Path = STORE, tell: Tell = silent) -> str:
+    """Writes a campaign to MLflow from the store alone, as far as MLflow lacks it; doing it twice changes nothing.
+
+    Args:
+        name: as for `leaderboard`.
+        store: a folder or s3://...
+        tell: hears what was written, or in one line why MLflow cannot be used.
+
+    Returns:
+        The campaign.
+
+    Raises:
+        RequestError: no such campaign on the store.
+    """
+    from bench import campaign
+    from bench.benchmark import Benchmark
+    from bench.record import CampaignRecord
+    from bench.store import Store
+    from bench.tracking import CampaignTracker
+
+    where = Store(str(store))
+    name = campaign.named(name, where)
+    try:
+        asked = campaign.questions(Benchmark.model_validate(CampaignRecord.read(name, where).benchmark))
+    except (RequestError, ValueError) as error:
+        asked = []
+        tell(f"MLflow: the cells without their models, since the benchmark cannot be planned here: {error}")
+    page = Path(where.root) / "leaderboards" / f"{name}.html" if where.local else None
+    done = CampaignTracker(name, asked, where, tell).finish(page, anew=True)
+    if done is not None:
+        tell(f"MLflow: {done.written} cells written, {done.skipped} were there; {done.models} models written")
+    return name
 
 
 def pull(repository: str) -> tuple[str, Path]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 
 from bench import api, interrupts
 from bench.cli_options import (
@@ -30,6 +30,8 @@ from lmia import __version__
 from lmia.specs import RequestError
 
 OK, FAILED, MISTAKE, INFRASTRUCTURE, OURS = 0, 1, 2, 3, 70
+
+Port = Annotated[int, Parameter(help="on 127.0.0.1", validator=validators.Number(gte=1, lte=65535))]
 
 app = App(
     name="lmia",
@@ -188,8 +190,13 @@ def leaderboard(
         Literal["table", "json", "csv", "md", "latex", "html", "figures"], Parameter(help="how it is rendered")
     ] = "table",
     out: Annotated[Path | None, Parameter(help="file (figures: folder) to write")] = None,
+    rebuild_mlflow: Annotated[
+        bool, Parameter(help="write MLflow anew from the rows, as far as it lacks them", show_default=False)
+    ] = False,
 ) -> None:
     """Render a campaign's rows."""
+    if rebuild_mlflow:
+        preset = api.rebuild_mlflow(preset, store=store, tell=tell)
     _say(_rendered(preset, store, format, out))
 
 
@@ -211,7 +218,7 @@ def _rendered(name: str | None, store: str, form: str, out: Path | None = None) 
 
 
 @app.command(help_epilogue=_examples("ui", "ui --port 5001"))
-def ui(*, store: Store = api.STORE, port: Annotated[int, Parameter(help="on 127.0.0.1")] = 5000) -> int:
+def ui(*, store: Store = api.STORE, port: Port = 5000) -> int:
     """MLflow's UI on the store's database, on 127.0.0.1."""
     from bench import tracking
     from bench.record import campaign_names

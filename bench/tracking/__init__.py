@@ -2,21 +2,24 @@
 
 Where it keeps things:
 
-- a local store: SQLite in STORE/mlflow.db, pictures and pages in STORE/mlruns;
+- a local store: SQLite in STORE/mlflow.db, pictures and pages in STORE/mlruns, named relative to it: a store may be
+  moved, and what is missing or damaged of the two is written anew from the rows;
 - a remote store (s3://...): SQLite needs a real file, so the same two lie on this machine, in
   ${XDG_DATA_HOME:-~/.local/share}/lmia/mlflow/NAME-HASH. Nothing is lost with them: rows live in the store, and the
   next run (or any other machine) writes them again;
-- MLFLOW_TRACKING_URI: a server, or a database of one's own.
+- MLFLOW_TRACKING_URI: a server, which knows where files belong; or a database, whose files then lie beside its SQLite
+  file or else in ${XDG_DATA_HOME:-~/.local/share}/lmia/mlflow.
 
 `sync` says how a campaign is laid out in it, `live` has the curves of trainings at work, `server` the user interface,
 `database` the connection. Only the driver writes. mlflow takes seconds to import, so it is imported inside functions.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
 from bench import campaign
 from bench.artifacts.artifact import Artifact, walk
@@ -25,10 +28,10 @@ from bench.leaderboard.attachments import Attachments, ModelRef
 from bench.leaderboard.rank import Campaign, join
 from bench.leaderboard.row import Row
 from bench.store import Store
-from bench.tracking.database import Database, TrackingError, database_uri, home_of, redacted
+from bench.tracking.database import Database, TrackingError, database_uri, file_of, holds, home_of, redacted
 from bench.tracking.live import Trainings
-from bench.tracking.server import ui, ui_command, ui_environment, ui_url
-from bench.tracking.sync import Synced, sync
+from bench.tracking.server import ui, ui_command, ui_environment, ui_folder, ui_url
+from bench.tracking.sync import LAYOUT, Synced, experiment_name, sync
 
 __all__ = [
     "CampaignTracker",
@@ -41,8 +44,16 @@ __all__ = [
     "ui",
     "ui_command",
     "ui_environment",
+    "ui_folder",
     "ui_url",
 ]
+
+
+OPEN_S = 120.0
+SYNC_S = 600.0
+"""How long MLflow is waited for; then the campaign goes on without it."""
+
+T = TypeVar("T")
 
 
 class Tracker:
@@ -60,6 +71,8 @@ class Tracker:
         *,
         models: Iterable[ModelRef] = (),
         html: str | Path | None = None,
+        mark: str = "",
+        anew: bool = False,
     ) -> Synced:
         """Writes what has changed of a campaign: its cells, models and leaderboard page. Doing it twice does nothing.
 
@@ -69,12 +82,14 @@ class Tracker:
             campaign: what they belong to.
             models: targets and attack models.
             html: path of the leaderboard page.
+            mark: what the campaign's own run says when all of it is written.
+            anew: write files again, too.
         """
         board = join(rows, attachments, campaign)
         page = Path(html).read_bytes() if html is not None and Path(html).is_file() else b""
         with self.database.errors("cannot write to"):
             self.trainings.flush()
-            return sync(self.database, board, list(models), page)
+            return sync(self.database, board, list(models), page, mark, anew=anew)
 
     def live(
         self, model_name: str, step: int, metrics: Mapping[str, float], params: Mapping[str, str] | None = None
@@ -104,8 +119,9 @@ class Tracker:
 class CampaignTracker:
     """MLflow beside a campaign's run: the database before any fan-out, live curves during it, rows after it.
 
-    When the rows are those that MLflow has seen and nothing is trained, MLflow is not even imported. Importing it and
-    making its database takes long, so that happens beside the first wave; what trainings say until then waits.
+    When MLflow has the rows and nothing is trained, it is not even imported. Importing it and making its database takes
+    long, so that happens beside the first wave; what trainings say until then waits. It runs in threads that hold
+    nobody up: whatever becomes of it, the campaign goes on.
 
     Args:
         name: the campaign.
@@ -126,17 +142,43 @@ class CampaignTracker:
             return
         try:
             self._observe(event)
-        except TrackingError as error:
+        except Exception as error:  # noqa: BLE001 - a copy of the rows costs no campaign
             self._give_up(error)
 
-    def finish(self, page: Path | None) -> None:
-        """Writes rows, models and leaderboard page; the rows lie in the store whatever becomes of MLflow."""
+    def finish(self, page: Path | None, *, anew: bool = False) -> Synced | None:
+        """Writes rows, models and leaderboard page unless MLflow has them.
+
+        Args:
+            page: the leaderboard page.
+            anew: look at each run and write each file, whatever MLflow's mark says.
+
+        Returns:
+            What was written; None where nothing had to be, or MLflow cannot be used.
+        """
+        rows, attachments, about = campaign.answers(self.name, self.store)
+        if self._lost:
+            return None
         try:
-            self._sync(page)
+            done = None
+            mark = f"{LAYOUT} {campaign.rows_digest(rows)}"
+            if anew or not self._is_there(rows, mark):
+                models = campaign.models(self.asked, self.store)
+                tracker = self._opened()
+                done = _beside(
+                    lambda: tracker.sync(rows, attachments, about, models=models, html=page, mark=mark, anew=anew)
+                ).result(SYNC_S)
             if self._opening is not None:
-                self._opened().close()
-        except TrackingError as error:
+                _beside(self._opened().close).result(OPEN_S)
+            return done
+        except Exception as error:  # noqa: BLE001 - a copy of the rows costs no leaderboard
             self._give_up(error)
+            return None
+
+    def _is_there(self, rows: Iterable[Row], mark: str) -> bool:
+        """Whether an SQLite file has it all; a server must be asked."""
+        file = file_of(database_uri(self.store.uri))
+        made = {row.cell for row in rows if row.status != "waiting"}
+        return file is not None and holds(file, experiment_name(self.name), mark, made)
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, Wave) and any(job.executor != "driver" for job in event.remaining):
@@ -164,22 +206,28 @@ class CampaignTracker:
 
     def _open(self) -> Future[Tracker]:
         if self._opening is None:
-            self._opening = ThreadPoolExecutor(1).submit(Tracker, self.store.uri)
+            self._opening = _beside(lambda: Tracker(self.store.uri))
         return self._opening
 
     def _opened(self) -> Tracker:
-        return self._open().result()
-
-    def _sync(self, page: Path | None) -> None:
-        rows, attachments, about = campaign.answers(self.name, self.store)
-        key, digest = f"campaigns/{self.name}.tracked", campaign.rows_digest(rows)
-        mark = f"{digest} {os.environ.get('MLFLOW_TRACKING_URI', '')}"
-        if self.store.exists(key) and self.store.read(key) == mark.encode():
-            return
-        self._opened().sync(rows, attachments, about, models=campaign.models(self.asked, self.store), html=page)
-        self.store.write(key, mark.encode())
+        return self._open().result(OPEN_S)
 
     def _give_up(self, error: Exception) -> None:
         if not self._lost:
-            self.tell(f"MLflow: {error}; the campaign goes on, the same command writes to MLflow later")
+            why = "it does not answer" if isinstance(error, TimeoutError) else redacted(str(error)) or repr(error)
+            self.tell(f"MLflow: {why}; the leaderboard is complete without it, the same command writes to MLflow later")
         self._lost = True
+
+
+def _beside(work: Callable[[], T]) -> Future[T]:
+    """Does something in a thread that does not keep the process from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True, name="mlflow").start()
+    return future

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
-from bench.tracking.database import ENVIRONMENT, database_uri, quiet, redacted
+from bench.tracking.database import ENVIRONMENT, Database, database_uri, file_of, files_of, is_database, redacted
 from bench.tracking.sync import VIEW, experiment_name
 from lmia.specs import RequestError
 
@@ -26,20 +27,30 @@ def ui_command(store: str | Path, port: int = 5000, tracking_uri: str | None = N
     uri = database_uri(store, tracking_uri)
     if uri.startswith(("http://", "https://")):
         raise RequestError(f"tracking goes to the server {redacted(uri)}: open it there (MLFLOW_TRACKING_URI is set)")
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise RequestError(f"no MLflow database at {uri.removeprefix('sqlite:///')} yet: `lmia run PRESET` makes it")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    return [*command, "--port", str(port), "--workers", "1"]
+    file = file_of(uri)
+    if file is not None and not file.is_file():
+        raise RequestError(
+            f"no MLflow database at {file} yet: `lmia run PRESET` makes it, `lmia leaderboard PRESET --rebuild-mlflow` "
+            "makes it anew"
+        )
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    if file is not None:
+        # Run in the file's folder (`ui_folder`), so that no character of its path can be mistaken for a URI's.
+        return [*command, "--backend-store-uri", f"sqlite:///{quote(file.name)}", "--artifacts-destination", "./mlruns"]
+    # A database's address holds a password: it goes by the environment (`ui_environment`), not the list of processes.
+    return [*command, *(["--artifacts-destination", "./mlruns"] if is_database(uri) else [])]
+
+
+def ui_folder(store: str | Path, tracking_uri: str | None = None) -> Path:
+    """Where `ui_command` must run: the folder that holds mlruns."""
+    return files_of(database_uri(store, tracking_uri)).parent
 
 
 def ui_url(campaign: str | None, store: str | Path, port: int = 5000) -> str:
     """The UI's address of a campaign's runs as a leaderboard (see `VIEW`); of all experiments where it has none."""
     base = f"http://127.0.0.1:{port}/#/experiments"
     if campaign is not None:
-        quiet()
-        import mlflow
-
-        found = mlflow.MlflowClient(database_uri(store)).get_experiment_by_name(experiment_name(campaign))
+        found = Database(store).client.get_experiment_by_name(experiment_name(campaign))
         if found is not None:
             return f"{base}/{found.experiment_id}/runs?{_PAGES}&viewStateShareKey={VIEW}"
     return f"{base}?{_PAGES}"
@@ -58,7 +69,9 @@ def ui(store: str | Path, port: int = 5000, tracking_uri: str | None = None) -> 
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise RequestError(f"port {port} of this machine is taken ({error.strerror}); choose another one") from None
-    server = subprocess.Popen(command, env=ui_environment())
+    folder = ui_folder(store, tracking_uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    server = subprocess.Popen(command, cwd=folder, env=ui_environment(store, tracking_uri))
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return server.wait()
@@ -71,9 +84,13 @@ def ui(store: str | Path, port: int = 5000, tracking_uri: str | None = None) -> 
             server.wait(10)
 
 
-def ui_environment() -> dict[str, str]:
-    """The environment of the UI's server: no reports to anybody, no job queue."""
-    return {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+def ui_environment(store: str | Path | None = None, tracking_uri: str | None = None) -> dict[str, str]:
+    """The environment of the UI's server: no reports to anybody, no job queue; where its database is."""
+    found = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    uri = database_uri(store, tracking_uri) if store is not None else ""
+    if uri and file_of(uri) is None:
+        found["MLFLOW_BACKEND_STORE_URI"] = uri
+    return found
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -75,7 +75,9 @@ def experiment_name(campaign: str) -> str:
     return f"lmia/{campaign}"
 
 
-def sync(database: Database, board: Board, models: list[ModelRef], page: bytes) -> Synced:
+def sync(
+    database: Database, board: Board, models: list[ModelRef], page: bytes, mark: str = "", *, anew: bool = False
+) -> Synced:
     """Writes what has changed; see `Tracker.sync`.
 
     Args:
@@ -83,13 +85,17 @@ def sync(database: Database, board: Board, models: list[ModelRef], page: bytes) 
         board: the campaign's rows, joined.
         models: targets and attack models.
         page: the leaderboard page; empty for none.
+        mark: kept as tag lmia.rows of the campaign's own run when all the rest is written.
+        anew: write the files of runs again whose numbers are there.
     """
-    to = _Campaign(database, board)
+    to = _Campaign(database, board, anew=anew)
     num_new = to.write_models(models)
     made = [entry for entry in board.entries if entry.section != "waiting"]
     written = sum(to.write_cell(entry) for entry in made)
     retired = to.retire()
     to.write_summary(page)
+    if mark and tag(to.known_parent, "lmia.rows") != mark:
+        database.write(to.parent, tags={"lmia.rows": mark})
     database.to_disk()
     return Synced(written, len(made) - written, num_new, retired, to.parent)
 
@@ -97,8 +103,8 @@ def sync(database: Database, board: Board, models: list[ModelRef], page: bytes) 
 class _Campaign:
     """The runs of one campaign, as they are and as they should be."""
 
-    def __init__(self, database: Database, board: Board):
-        self.database, self.board, self.client = database, board, database.client
+    def __init__(self, database: Database, board: Board, *, anew: bool):
+        self.database, self.board, self.client, self.anew = database, board, database.client, anew
         self.usual = Usual(board)
         self.experiment = database.experiment(experiment_name(board.campaign.name), _experiment_tags(board))
         runs = database.runs(self.experiment)
@@ -130,7 +136,7 @@ class _Campaign:
         new = [model for model in models if model.address not in self.model_ids]
         if not new:
             return 0
-        import mlflow
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
         holder = self.known_models_run
         if holder is None:
@@ -143,14 +149,20 @@ class _Campaign:
             holder = self.client.create_run(self.experiment, tags=tags)
         run_id, at, metrics = holder.info.run_id, now(), []
         for model in new:
-            logged = mlflow.create_external_model(
+            logged = self.client.create_logged_model(
                 name=re.sub(r"[/:.%\"']+", "-", model.name)[:200] or model.address,
                 source_run_id=run_id,
-                tags={"lmia.address": model.address, "lmia.uri": redacted(model.uri), "lmia.name": model.name[:5000]},
+                tags={
+                    MLFLOW_MODEL_IS_EXTERNAL: "true",
+                    "lmia.address": model.address,
+                    "lmia.uri": redacted(model.uri),
+                    "lmia.name": model.name[:5000],
+                },
                 params={str(k)[:250]: str(v)[:500] for k, v in model.params.items() if v is not None},
                 model_type=model.kind,
                 experiment_id=self.experiment,
             )
+            self.client.finalize_logged_model(logged.model_id, "READY")
             self.model_ids[model.address] = logged.model_id
             metrics += [
                 metric(key, value, at, model_id=logged.model_id)
@@ -166,10 +178,12 @@ class _Campaign:
         row, at = entry.row, now()
         known = self.known_cells.get(row.cell)
         digest = _digest(entry)
-        if tag(known, "lmia.digest") == digest:
-            return False
         numbers = _numbers(entry)
         params = [(axis, formats.axis_text(value)) for axis in AXES if (value := getattr(row.axes, axis)) is not None]
+        if known is not None and tag(known, "lmia.digest") == digest and _has_all(known, numbers, params):
+            if self.anew or not self.database.has_file(known.info.run_id, "row.json", self.experiment):
+                self._write_files(known.info.run_id, entry)
+            return False
         if known is not None and not _may_stay(known, numbers, params):
             # Neither a metric nor a param can be taken back: what no longer holds must not stay on show.
             self.client.delete_run(known.info.run_id)
@@ -232,7 +246,7 @@ class _Campaign:
             sheet = entry.attachments.sheet_bytes()
             if sheet is not None:
                 (Path(folder) / "sheet.png").write_bytes(sheet)
-            self.client.log_artifacts(run_id, folder)
+            self.database.add_files(run_id, Path(folder), self.experiment)
 
     def retire(self) -> int:
         """Marks cells that the campaign no longer asks for, so that filters can leave them out; returns how many."""
@@ -255,14 +269,14 @@ class _Campaign:
             "num_found": sum(e.p_adjusted is not None and e.p_adjusted < 0.05 for e in board.entries),
         }
         digest = short_hash(LAYOUT, note, counts, hashlib.sha256(page).hexdigest())
-        if tag(self.known_parent, "lmia.digest") == digest:
+        if tag(self.known_parent, "lmia.digest") == digest and not self.anew:
             return
         at = now()
         if page:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "leaderboard.html"
                 path.write_bytes(page)
-                self.client.log_artifact(self.parent, str(path))
+                self.database.add_files(self.parent, Path(folder), self.experiment)
         tags = {
             "mlflow.note.content": note,
             "lmia.digest": digest,
@@ -273,6 +287,11 @@ class _Campaign:
         params = [] if self.known_parent is not None else [("benchmark", board.campaign.name)]
         self.database.write(self.parent, [metric(key, value, at) for key, value in counts.items()], params, tags)
         self.client.set_terminated(self.parent, "FAILED" if counts["num_failed"] else "FINISHED")
+
+
+def _has_all(known: "Run", numbers: Mapping[str, float], params: Iterable[tuple[str, str]]) -> bool:
+    """Whether a run still shows all that its digest stands for."""
+    return set(known.data.metrics) - {"auc_world"} == set(numbers) and dict(known.data.params) == dict(params)
 
 
 def _may_stay(known: "Run", numbers: Mapping[str, float], params: Iterable[tuple[str, str]]) -> bool:

@@ -55,6 +55,12 @@ def cell_of(tracker, cell, campaign="quick"):
     return run
 
 
+def file_of_run(tracker, run_id, name):
+    uri = tracker.database.client.get_run(run_id).info.artifact_uri
+    assert uri.startswith("mlflow-artifacts:/")  # relative to the folder that `lmia ui` serves
+    return home_of(tracker.database.store) / "mlruns" / uri.removeprefix("mlflow-artifacts:/") / name
+
+
 def test_everything_is_there_once(synced):
     tracker, rows, _, done, page = synced
     assert (done.written, done.skipped, done.models, done.retired) == (len(rows), 0, 2, 0)
@@ -63,8 +69,7 @@ def test_everything_is_there_once(synced):
     assert kinds.count("cell") == len(rows) and kinds.count("campaign") == kinds.count("models") == 1
     parent = tracker.database.client.get_run(done.run_id)
     assert "it is the style" in parent.data.tags["mlflow.note.content"] and parent.info.status == "FAILED"
-    html = tracker.database.client.download_artifacts(done.run_id, "leaderboard.html")
-    assert Path(html).read_bytes() == page.read_bytes()
+    assert file_of_run(tracker, done.run_id, "leaderboard.html").read_bytes() == page.read_bytes()
 
 
 def test_a_cell_s_run_says_what_its_row_says(synced):
@@ -82,7 +87,7 @@ def test_a_cell_s_run_says_what_its_row_says(synced):
             assert (f"null.{name}" in run.data.tags) == (value is None)
         if row.measured.auc_ci is not None:
             assert (run.data.metrics["auc_low"], run.data.metrics["auc_high"]) == row.measured.auc_ci
-        artifacts = {file.path for file in tracker.database.client.list_artifacts(run.info.run_id)}
+        artifacts = {file.name for file in file_of_run(tracker, run.info.run_id, "").iterdir()}
         assert artifacts == ({"row.json"} if row.status == "failed" else {"row.json", "roc.png", "sheet.png"})
         assert run.info.status == ("FAILED" if row.status == "failed" else "FINISHED")
 
@@ -194,7 +199,12 @@ def test_the_ui_serves_the_same_over_rest(synced):
     log = Path(tracker.database.store) / "ui.log"
     with log.open("wb") as out:
         server = subprocess.Popen(
-            command, env=tracking.ui_environment(), stdout=out, stderr=out, start_new_session=True
+            command,
+            cwd=tracking.ui_folder(tracker.database.store),
+            env=tracking.ui_environment(),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         experiment = tracker.database.client.get_experiment_by_name("lmia/quick").experiment_id
