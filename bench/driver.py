@@ -106,6 +106,7 @@ class Driver:
         repairs, reset, is_leased = 0, set[str](), False
         with self._stack:
             while True:
+                interrupts.check()
                 state = survey(targets, self.store, also)
                 jobs = plan_jobs(state.missing, self.store, state.refs, self.stages)
                 if self._complete(state, jobs):

@@ -18,6 +18,15 @@ class Interrupted(KeyboardInterrupt):
     """A signal asks to end."""
 
 
+_asked: list[str] = []
+
+
+def check() -> None:
+    """Raise again what a library may have swallowed: an exception that comes in the middle of its callbacks is lost."""
+    if _asked and threading.current_thread() is threading.main_thread():
+        raise Interrupted(_asked[0])
+
+
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """Raise Interrupted in the main thread when the first such signal comes; those that follow change nothing."""
@@ -26,13 +35,15 @@ def heard() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _asked.append(signal.Signals(number).name)
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number).name)
+        raise Interrupted(_asked[0])
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _asked.clear()
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGINT)}
     for number, handler in before.items():
-        if handler is signal.SIG_DFL:  # `nohup` ignores SIGHUP, and so it stays
+        if handler in (signal.SIG_DFL, signal.default_int_handler):  # `nohup` ignores SIGHUP, and so it stays
             signal.signal(number, stop)
     try:
         yield

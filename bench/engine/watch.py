@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from bench import interrupts
 from bench.store import InfrastructureError
 
 T = TypeVar("T")
@@ -126,6 +127,7 @@ def watched(events: Iterable[T], cluster: Cluster) -> Iterator[T]:
             event = taken.get(timeout=1.0)
         except queue.Empty:
             event = ()  # type: ignore[assignment]
+        interrupts.check()
         why = cluster.trouble()
         if why:
             raise InfrastructureError(f"{why}; the same command goes on from here")

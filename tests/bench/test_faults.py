@@ -1,5 +1,6 @@
 """Who is stopped, who is dead, who is at it already; and an end, with the right exit status, whatever is killed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -217,6 +218,16 @@ def test_a_signal_from_outside_is_an_interruption(number):
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 3 and b"interrupted" in said and b"Traceback" not in said
+
+
+def test_a_signal_that_a_library_swallowed_is_raised_again():
+    with interrupts.heard():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+            interrupts.check()
+    with interrupts.heard():
+        interrupts.check()
 
 
 # ---- progress
