@@ -4,10 +4,12 @@ Nothing here reads weights, so that naming a model stays cheap.
 """
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmia.specs import RequestError
 
@@ -107,6 +109,23 @@ def variant_of(folder: Path) -> str | None:
         name for name in names if re.fullmatch(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors", name)
     ]
     return "fp16" if names and not plain and any(".fp16." in name for name in names) else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A component's configuration.
+
+    Raises:
+        RequestError: the file is missing or not a JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"model: {path} is missing or cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"model: {path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise RequestError(f"model: {path} is not a JSON object")
+    return config
 
 
 def resolve_layers(layers: Sequence[str | Path]) -> list[Path]:
