@@ -87,6 +87,7 @@ def run(
     from bench.cells import load
     from bench.events import Event
     from bench.leaderboard.rank import join
+    from bench.plan.models import try_models
     from bench.progress import Progress
     from bench.store import Store
     from bench.tracking import CampaignTracker
@@ -96,6 +97,7 @@ def run(
     settings = _texts(overrides)
     benchmark, how, where = load(preset, settings), runtime_of(runtime), Store(str(store))
     asked = campaign.questions(benchmark, tell)
+    try_models([q.row for q in asked], where, {}, tell)
     campaign.record(benchmark, asked, settings, where)
     tracker = CampaignTracker(benchmark.name, asked, where, tell) if track else None
     progress = Progress(how, os.cpu_count() or 1, tell)
@@ -163,6 +165,7 @@ def audit(
     from bench.audit.result import result
     from bench.config import method_spec
     from bench.driver import Driver, revision
+    from bench.plan.models import try_models
     from bench.progress import Progress
     from bench.store import Store
 
@@ -173,7 +176,7 @@ def audit(
     tell(f"attacks: {', '.join(line.attack for line in planned.lines)}")
     for name, why in planned.left_out.items():
         tell(f"left out: {name}: {why}")
-    planned.try_model(where)
+    try_models(planned.artifacts(), where, planned.given_as, tell)
     driver = Driver(where, how, observer=Progress(how, os.cpu_count() or 1, tell), revision=revision())
     outcome = driver.make(planned.artifacts(), retry=retry)
     found = result(planned, where, outcome)

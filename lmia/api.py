@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
     from lmia.models.denoiser import Denoiser
 
+WHOLE_BYTES = 8 * 2**30
+"""Weights on disk above which a dry run would not fit beside other work."""
+
 
 def load(
     model: str | Path, *, base: str | Path | None = None, device: str = "auto", dtype: str = "float32"
@@ -50,6 +53,45 @@ def load(
             (overlay / name).parent.mkdir(parents=True, exist_ok=True)
             (overlay / name).symlink_to(path.absolute())
         return load_model([below, overlay], device=device, dtype=dtype)
+
+
+def try_model(reference: str, base: str | None = None, *, field: str = "model") -> list[str]:
+    """Loads a model once and tries it: what would fail in every job is a mistake in the request, said now.
+
+    Args:
+        reference: a whole model, or with `base` what lies over one.
+        base: the model that it lies over.
+        field: the option that named `reference`, for messages.
+
+    Returns:
+        Cautions for people.
+
+    Raises:
+        RequestError: it cannot be fetched, read or laid over its base, or it does not compute.
+    """
+    from lmia.models.files import files_of
+    from lmia.models.trial import try_out
+    from lmia.resolve import resolve_base, resolve_model
+
+    given = resolve_model(reference) if field == "model" else resolve_base(reference)
+    try:
+        large = 0
+        if not given.needs_base or base is not None:
+            with scratch("trial") as folder:
+                below = resolve_base(str(base)) if given.needs_base else given
+                large = sum(path.stat().st_size for path in files_of(below.folder(folder)).values())
+        if large > WHOLE_BYTES:
+            return [f"{field} {reference}: {large / 2**30:.0f} GiB of weights, not tried before the work begins"]
+        dtype = "bfloat16" if large > 2**30 else "float32"
+        cautions = try_out(load(reference, base=base if given.needs_base else None, device="cpu", dtype=dtype))
+    except RequestError as error:
+        text = str(error)
+        if text.startswith(f"{field} = "):
+            raise
+        for start in ("model: ", f"model = {reference!r}: ", f"{given.reference}/"):
+            text = text.removeprefix(start)
+        raise RequestError(f"{field} = {reference!r}: {text}") from error
+    return [f"{field} {reference}: {caution}" for caution in cautions]
 
 
 def score(

@@ -1,15 +1,17 @@
 """Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lmia.embedded import EMBEDDED, embedded
 from lmia.embedded.lists import read_lists
 from lmia.embedded.testing import random_model
 from lmia.models import forms
-from lmia.models.checkpoint import convert
+from lmia.models.checkpoint import convert, weight_names
 from lmia.models.families.sd import native_size
 from lmia.models.files import (
     HUB_ID,
@@ -19,9 +21,11 @@ from lmia.models.files import (
     digest_files,
     files_of,
     missing_parts,
+    read_config,
     resolve_layers,
 )
 from lmia.models.forms import Form
+from lmia.models.schedulers import own_word
 from lmia.scratch import scratch
 from lmia.specs import RequestError, UnknownName
 
@@ -53,12 +57,19 @@ class ExternalModel:
         return self.form != "pipeline"
 
     def folder(self, scratch: Path) -> Path:
-        """A local folder of a pipeline in diffusers' format: where it is, or made or fetched now."""
+        """A local folder of a pipeline in diffusers' format: where it is, or made or fetched now.
+
+        Raises:
+            RequestError: a hub id that cannot be fetched, or of a repository that is no whole model.
+        """
         if self.reference == RANDOM:
             return random_model(scratch / "random", seed=0)
         if self.reference in EMBEDDED:
             return embedded(self.reference)
-        return resolve_layers([self.reference])[0]
+        folder = resolve_layers([self.reference])[0]
+        if missing := missing_parts(folder):
+            raise RequestError(f"model = {self.reference!r}: no {', '.join(missing)} in it; a whole model has them")
+        return folder
 
     def native_size(self) -> int:
         """The picture side in pixels that a pipeline was made for, from its configuration files."""
@@ -113,8 +124,14 @@ def resolve_model(reference: str) -> ExternalModel:
             hub id without a pinned revision; the message names the field `model`, the value and what is allowed.
     """
     path = Path(reference).expanduser()
-    if reference == RANDOM or reference in EMBEDDED or HUB_ID.fullmatch(reference):
+    if reference == RANDOM or reference in EMBEDDED:
         return _pipeline(reference)
+    if HUB_ID.fullmatch(reference):  # only its files tell whether it is a whole model
+        folder = _local(reference)
+        if not missing_parts(folder):
+            return _pipeline(reference)
+        form, _ = forms.form_of(folder, reference, ALLOWED)
+        return ExternalModel(reference, form, reference.partition("@")[2])
     if path.is_dir() and not missing_parts(path):
         check_weights("model", reference, path)
         return _pipeline(reference)
@@ -149,10 +166,62 @@ def overlay_files(model: ExternalModel, base: Path | None, scratch: Path) -> Map
     """
     if model.form == "pipeline":
         return files_of(model.folder(scratch))
-    _, files = forms.form_of(Path(model.reference), model.reference, ALLOWED)
+    _, files = forms.form_of(_local(model.reference), model.reference, ALLOWED)
+    word = _own_word(files.values(), model.reference)
     if model.form == "adapter":
+        if base is not None:
+            _check_word(word, base, model.reference)
         return files
     if base is None:
         raise RequestError(f"base = None: model {model.reference!r} is a checkpoint, which needs a base model")
     (file,) = files.values()
-    return convert(file, base, scratch, model.reference)
+    made = convert(file, base, scratch, model.reference)
+    return made | _scheduler(word, base, scratch)
+
+
+def _local(reference: str) -> Path:
+    """Where a model lies: itself, or the hub's snapshot of it."""
+    return resolve_layers([reference])[0] if HUB_ID.fullmatch(reference) else Path(reference).expanduser()
+
+
+def _own_word(files: Iterable[Path], reference: str) -> dict[str, Any]:
+    """What the weights of a model say of their own schedule."""
+    from safetensors import safe_open
+
+    said: dict[str, Any] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            weight_names(file, reference)  # says what is wrong with one that is none
+            with safe_open(file, framework="np") as opened:
+                said |= own_word(set(opened.keys()), opened.metadata() or {})
+    return said
+
+
+def _check_word(word: Mapping[str, Any], base: Path, reference: str) -> None:
+    """Refuses an adapter that says that it was trained on another prediction than its base's."""
+    path = base / "scheduler" / "scheduler_config.json"
+    theirs, ours = word.get("prediction_type"), read_config(path).get("prediction_type", "epsilon")
+    if theirs is not None and theirs != ours:
+        raise RequestError(
+            f"model = {reference!r}: says that it was trained to predict {theirs}, the base {str(base)!r} predicts "
+            f"{ours}; name the base that it was tuned from"
+        )
+
+
+def _scheduler(word: Mapping[str, Any], base: Path, scratch: Path) -> dict[str, Path]:
+    """The base's scheduler with what a checkpoint says of itself, if that is something else."""
+    path = base / "scheduler" / "scheduler_config.json"
+    theirs = read_config(path)
+    if all(theirs.get(key) == value for key, value in word.items()):
+        return {}
+    if word.get("rescale_betas_zero_snr"):  # its last step is drawn from only by this spacing (Lin et al. 2023)
+        word = {**word, "timestep_spacing": "trailing"}
+    made = scratch / "scheduler" / "scheduler_config.json"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text(json.dumps({**theirs, **word}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {"scheduler/scheduler_config.json": made}
+
+
+def with_article(form: str) -> str:
+    """A form for people: an adapter, a checkpoint."""
+    return f"an {form}" if form[0] in "aeiou" else f"a {form}"

@@ -11,7 +11,6 @@ from bench.artifacts.models import given_model, tuned_model
 from bench.artifacts.pictures import SECOND_SET, FolderSetSpec, GeneratedSpec, drawn_set, real_set
 from bench.artifacts.scores import BlindCrossfitSpec, ScoresSpec, crossfitted, scores
 from bench.audit.request import MEMBERS, NONMEMBERS, Audit, check, interleaved, rankable
-from bench.store import Store
 from lmia.attacks import ATTACKS, Attack, attack_from
 from lmia.attacks.blind import Blind
 from lmia.attacks.calibrated import Calibrated
@@ -19,7 +18,7 @@ from lmia.attacks.encoders import VaeEncoder
 from lmia.data.captions import generic_prompt
 from lmia.data.parts import assign
 from lmia.data.sources.imagefolder import ImageFolder
-from lmia.resolve import resolve_base, resolve_model
+from lmia.resolve import resolve_base, resolve_model, with_article
 from lmia.specs import RequestError
 
 FALLBACK = "tiny"
@@ -67,17 +66,10 @@ class AuditPlan:
         scores = [a for line in self.lines for side in (line.target, line.base) for a in side.values()]
         return [*self.sets.values(), *self.blind.values(), *scores, *([self.drawn] if self.drawn else [])]
 
-    def try_model(self, store: Store) -> None:
-        """Puts an adapter or a checkpoint over its base once, unless the store has it: what does not fit is a mistake.
-
-        Raises:
-            RequestError: it does not fit the base.
-        """
-        if self.model is None or self.model.method == "base" or self.model.address in store.index():
-            return
-        import lmia
-
-        lmia.load(str(self.audit.model), base=self.audit.base, device="cpu")
+    @property
+    def given_as(self) -> dict[str, str]:
+        """The options that name models, by the reference of the model."""
+        return {} if self.model is None else {self.model.spec.reference: "model"}
 
 
 def plan(audit: Audit, tell: Callable[[str], None] = lambda _: None) -> AuditPlan:
@@ -133,8 +125,8 @@ class _Planner:
         given = resolve_model(self.audit.base)
         if given.form != "pipeline":
             raise RequestError(
-                f"base = {self.audit.base!r}: this is {_a(given.form)}; a base is a whole model, a diffusers folder or "
-                "a pinned hub id"
+                f"base = {self.audit.base!r}: this is {with_article(given.form)}; a base is a whole model, "
+                "a diffusers folder or a pinned hub id"
             )
         return given_model(given)
 
@@ -145,7 +137,8 @@ class _Planner:
         given = resolve_model(self.audit.model)
         if given.needs_base and self.base is None:
             raise RequestError(
-                f"model = {self.audit.model!r}: this is {_a(given.form)}; name the model that it belongs to with --base"
+                f"model = {self.audit.model!r}: this is {with_article(given.form)}; "
+                "name the model that it belongs to with --base"
             )
         return given_model(given, self.base)
 
@@ -330,7 +323,3 @@ class _Planner:
 def _compares(attack: Attack) -> bool:
     """Whether an attack needs the base for its VAE only, to compare pictures by."""
     return isinstance(getattr(attack, "encoder", None), VaeEncoder)
-
-
-def _a(form: str) -> str:
-    return {"adapter": "an adapter", "checkpoint": "a checkpoint"}.get(form, form)

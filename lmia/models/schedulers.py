@@ -30,10 +30,10 @@ def load_scheduler(folder: Path) -> Any:
     path = folder / "scheduler_config.json"
     config = read_config(path)
     name = str(config.get("_class_name", "PNDMScheduler"))
-    if config.get("trained_betas") is None and config.get("beta_schedule") is None and config.get("beta_start") is None:
+    if all(config.get(key) is None for key in SCHEDULE_KEYS):
         raise RequestError(
-            f"model: {path}: {name} without betas ({', '.join(SCHEDULE_KEYS)}); allowed are models with a noise schedule "
-            "of discrete steps"
+            f"model: {path}: {name} without betas ({', '.join(SCHEDULE_KEYS)}); allowed are models with "
+            "a noise schedule of discrete steps"
         )
     own = scheduler_class(name)
     zero = bool(config.get("rescale_betas_zero_snr"))
@@ -60,9 +60,13 @@ def scheduler_class(name: str) -> Any | None:
 
 def _make(kind: Any, config: Mapping[str, Any], path: Path) -> Any:
     try:
-        return kind.from_config(config)
-    except (ValueError, TypeError, NotImplementedError, ImportError, ArithmeticError, RuntimeError) as error:
+        made = kind.from_config(config)
+    except (ValueError, TypeError, LookupError, ImportError, ArithmeticError, RuntimeError) as error:
         raise RequestError(f"model: {path}: {error}") from error
+    betas = getattr(made, "betas", None)
+    if betas is not None and not (len(betas) and bool(((betas > 0) & (betas <= 1)).all())):
+        raise RequestError(f"model: {path}: its betas make no schedule from signal to noise; allowed are 0 < beta <= 1")
+    return made
 
 
 def make_sampler(own: Any, name: str, steps: int) -> Any:

@@ -260,11 +260,16 @@ def native_size(folder: Path) -> int:
     """The picture side in pixels that the model in a folder was made for, from its configuration files alone."""
     unet, vae = (read_config(folder / part / "config.json") for part in ("unet", "vae"))
     side, blocks = unet.get("sample_size"), vae.get("block_out_channels")
-    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise RequestError(f"model: {folder / 'unet' / 'config.json'}: sample_size = {side!r}: allowed is a latent side")
+    side = _check_side(folder / "unet", side)
     if not isinstance(blocks, list) or not blocks:
-        raise RequestError(f"model: {folder / 'vae' / 'config.json'}: block_out_channels = {blocks!r}: allowed is a list")
+        raise RequestError(f"model: {folder}/vae/config.json: block_out_channels = {blocks!r}: allowed is a list")
     return side * 2 ** (len(blocks) - 1)
+
+
+def _check_side(folder: Path, side: Any) -> int:
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise RequestError(f"model: {folder}/config.json: sample_size = {side!r}: allowed is a latent side")
+    return side
 
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError)
@@ -311,6 +316,7 @@ def _check_together(where: Mapping[str, Path], parts: Mapping[str, Any]) -> None
             f"model: {where['unet']}: the U-Net takes {unet.in_channels} channels and gives {unet.out_channels}, the "
             f"VAE's latents have {vae.latent_channels}{more}; allowed are text-to-image models"
         )
+    _check_side(where["unet"], unet.sample_size)
     for setting in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
         if value := unet.get(setting):
             raise RequestError(
@@ -332,6 +338,7 @@ def _check_together(where: Mapping[str, Path], parts: Mapping[str, Any]) -> None
 def first_line(error: BaseException) -> str:
     """An error of a library as one line of at most 200 characters."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    text = text.split(". If you want")[0]
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 

@@ -14,7 +14,7 @@ from lmia.resolve import ExternalModel, overlay_files, resolve_base, resolve_mod
 from lmia.specs import RequestError
 
 
-def test_pipelines(folder, untouched, tmp_path):
+def test_pipelines(folder, untouched, tmp_path, monkeypatch):
     given = resolve_model(str(folder))
     base = resolve_base(str(folder))
     assert given == ExternalModel(str(folder), "pipeline", base.digest)
@@ -25,6 +25,7 @@ def test_pipelines(folder, untouched, tmp_path):
     assert resolve_model("tiny") == ExternalModel("tiny", "pipeline", resolve_base("tiny").digest)
     assert "unet/config.json" in overlay_files(resolve_model("random"), None, tmp_path)
     pinned = "owner/name@" + "a" * 40
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
     assert resolve_model(pinned) == ExternalModel(pinned, "pipeline", "a" * 40)
 
 
