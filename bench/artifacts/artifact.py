@@ -39,6 +39,11 @@ class Artifact:
             what.append(self.num_slices)
         return digest_of(what)[:ADDRESS_DIGITS]
 
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The spec with its defaults as plain values, worked out once: not to be changed."""
+        return self.spec.resolved()
+
     def __hash__(self) -> int:
         return hash(self.address)
 

@@ -48,7 +48,7 @@ def survey(targets: Iterable[Artifact], store: Store, also: Iterable[Artifact] =
         if entries and not fitting:
             outdated.add(artifact.address)
         elif fitting:
-            spec = Ref(artifact.kind, artifact.address, artifact.method, artifact.version, _spec(artifact), {})
+            spec = Ref(artifact.kind, artifact.address, artifact.method, artifact.version, artifact.resolved, {})
             if fitting[-1].spec != spec.spec_digest and not _grown(store.manifest(fitting[-1].key).spec, spec.spec):
                 raise SpecChanged(
                     f"{artifact} in {store.uri} was made from another resolved spec than today's: a default changed "
@@ -70,7 +70,7 @@ def ref_of(artifact: Artifact, inputs: dict[str, Entry]) -> Ref:
         address=artifact.address,
         method=artifact.method,
         version=artifact.version,
-        spec=_spec(artifact),
+        spec=artifact.resolved,
         inputs={name: InputRef(entry.address, entry.digest, entry.key) for name, entry in inputs.items()},
         num_slices=artifact.num_slices,
     )
@@ -81,10 +81,6 @@ def _grown(old: Any, new: Any) -> bool:
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() <= new.keys() and all(_grown(value, new[key]) for key, value in old.items())
     return old == new
-
-
-def _spec(artifact: Artifact) -> dict:
-    return artifact.spec.resolved()
 
 
 def _missing(targets: list[Artifact], also: list[Artifact], done: dict, outdated: set[str]) -> list[Artifact]:

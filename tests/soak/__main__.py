@@ -152,7 +152,9 @@ def soak(kills: int, seed: int, out: Path, command, rows, *, gap: tuple[float, f
                         counts[f"{kind} {number_of.name}"] += 1
                         hit = f"{hit} {kind}:{number_of.name}"
                         tell(f"{time.monotonic() - began:6.1f} s {number_of.name} to {kind} {chosen.pid}")
-                        fatal = kind != "worker"
+                        # Ray's own processes take no notice of SIGINT: such a run goes on, and so do the kills.
+                        gone, _ = psutil.wait_procs([chosen], timeout=0.0 if kind == "driver" else 3.0)
+                        fatal = kind == "driver" or (kind != "worker" and bool(gone))
             last = time.monotonic()
             status = end(run, BOUND_S if counts["kills"] < kills or hit else 3600)
             counts["hung"] += status is None
