@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmia.attacks import ATTACKS
 from lmia.data.marks import MARKS
@@ -29,6 +29,17 @@ class Sources(Spec):
 
     institutions: tuple[str, str] = Field(("north", "south"), description="two sources seen in fine-tuning only")
     wild: str = Field("wild", description="pictures of anybody, for the query class `wild`")
+
+    @model_validator(mode="after")
+    def _three(self) -> "Sources":
+        first, second = self.institutions
+        if first == second:
+            raise ValueError(f"sources.institutions = [{first}, {second}]: two different sources are needed")
+        if self.wild in self.institutions:
+            raise ValueError(
+                f"sources.wild = {self.wild!r}: it is one of sources.institutions, and would be told from itself"
+            )
+        return self
 
     def other(self, source: str) -> str:
         """The institution that is not `source`."""

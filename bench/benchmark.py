@@ -15,10 +15,12 @@ from lmia.data.marks import MARKS
 from lmia.data.sources import SOURCES
 from lmia.finetune.methods import METHODS, Method
 from lmia.models.sample import SampleSpec
+from lmia.resolve import resolve_base
 from lmia.specs import RequestError, Spec, UnknownName
 
 Role = Literal["ranked", "reference", "control", "planted"]
-Evidence = Literal["synthetic", "real"]
+Evidence = Literal["synthetic", "real pictures, miniature base", "real"]
+"""What rows are measured on: drawn pictures, whatever the base; photographs and a miniature; neither."""
 Settings = dict[str, JsonValue]
 NOT_OF_A_CELL = ("grid", "suite", "name", "title", "description")
 """What of a benchmark is no part of its cells: two benchmarks share a row whatever they are called."""
@@ -100,10 +102,11 @@ class Benchmark(Spec):
             raise ValueError(f"people.A = {value.get('A')} and people.B = {value.get('B')}: the halves must be equal")
         return value
 
-    @property
-    def evidence(self) -> Evidence:
-        """Whether the pictures are drawn or photographed."""
-        return "synthetic" if self.data.get("kind") == "population" else "real"
+    def evidence(self, base: str) -> Evidence:
+        """What is measured on a base model: whether the pictures are drawn, and the model a miniature."""
+        if self.data.get("kind") == "population":
+            return "synthetic"
+        return "real pictures, miniature base" if resolve_base(base).is_miniature() else "real"
 
     def check(self, where: str) -> None:
         """Refuse settings that the registered methods that they are for do not have; `where` begins every message."""

@@ -23,6 +23,7 @@ from bench.plan.expand import rows_of
 from bench.record import CampaignRecord, CellRecord, campaign_names
 from bench.store import Damaged, Entry, InfrastructureError, Store, parse
 from bench.workbench import Runtime
+from lmia.data.captions import class_prompt
 from lmia.data.sources import SOURCES
 from lmia.specs import RequestError
 
@@ -46,14 +47,45 @@ def questions(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None
     kind, data = benchmark.data_source()
     for line in SOURCES.get(kind).check(data):
         tell(line)
+    benchmark = with_class_prompts(benchmark, tell)
     asked, found = cells(benchmark), dict[str, Question]()
     for cell, row in zip(asked, rows_of(asked, tell), strict=True):
         found.setdefault(row.address, Question(cell, row))
     return list(found.values())
 
 
+def with_class_prompts(benchmark: Benchmark, tell: Callable[[str], None] = lambda _: None) -> Benchmark:
+    """A benchmark whose pictures have no captions takes the class prompt, unless one of its cells asks for captions.
+
+    Asked for are captions by a block with an axis `captions` or the prompt `caption`, and by `finetune.caption`.
+    """
+    kind, data = benchmark.data_source()
+    source, axes = SOURCES.get(kind), [block.axes for block in benchmark.grid]
+    if any("captions" in each or "caption" in each.get("prompt", []) for each in axes):
+        return benchmark
+    first = str(benchmark.default.source)
+    names = [first, benchmark.sources.other(first)]
+    names += [benchmark.sources.wild] if any("wild" in each.get("query", []) for each in axes) else []
+    bare = [name for name in dict.fromkeys(names) if source.uncaptioned(data, name)]
+    if not bare or benchmark.default.prompt == "caption":
+        return benchmark
+    changed: dict[str, Any] = {}
+    if "caption" not in benchmark.finetune:
+        changed["finetune"] = {**benchmark.finetune, "caption": "class"}
+    if benchmark.default.captions == "caption":
+        changed["default"] = benchmark.default.model_copy(update={"captions": "class"})
+    if changed:
+        told = ", ".join(f"{name!r}" for name in bare)
+        tell(
+            f"pictures of {told} have no captions: models are tuned and asked with one class prompt a source, such as "
+            f"{class_prompt(bare[0])!r} (finetune.caption, default.captions = class)"
+        )
+    return benchmark.model_copy(update=changed)
+
+
 def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], store: Store) -> None:
     """Keep what was asked: the resolved benchmark, its overrides and its cells, under the benchmark's name."""
+    benchmark = with_class_prompts(benchmark)
     idle = idle_axes(benchmark.attack(str(benchmark.default.attack)).needs)
     CampaignRecord(
         name=benchmark.name,
@@ -74,7 +106,7 @@ def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], st
                 flags=q.cell.flags,
                 blocks=q.cell.blocks,
                 title=q.cell.title,
-                evidence=benchmark.evidence,
+                evidence=q.row.spec.evidence,
                 access=q.row.spec.access,
                 shadow=q.row.spec.shadow,
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmia.embedded import EMBEDDED, embedded
-from lmia.embedded.lists import read_lists
+from lmia.embedded.lists import LISTS, read_lists
 from lmia.embedded.testing import random_model
 from lmia.models import forms
 from lmia.models.checkpoint import convert, weight_names
@@ -20,6 +20,7 @@ from lmia.models.files import (
     check_weights,
     digest_files,
     files_of,
+    hub_file,
     missing_parts,
     read_config,
     resolve_layers,
@@ -32,6 +33,8 @@ from lmia.specs import RequestError, UnknownName
 RANDOM = "random"
 """The name of a model with random weights, for tests and dry runs."""
 ALLOWED = f"{forms.ALLOWED}, {', '.join(EMBEDDED)}, {RANDOM}"
+FULL_WIDTH = 640
+"""Channels of the widest block of a U-Net below which it is a miniature: Stable Diffusion 1 and 2 have 1,280."""
 TRAINED_LISTS = ("trained", "domain_trained", "unseen_photo", "domain_unseen")
 
 
@@ -78,12 +81,31 @@ class ExternalModel:
 
     def known_identities(self, kind: str) -> frozenset[str]:
         """Persons of a kind of data source whose pictures the model was trained on, as far as it has lists."""
-        return _known(self.reference) if self.reference in EMBEDDED and kind == "population" else frozenset()
+        if kind != "population":
+            return frozenset()
+        folder = embedded(self.reference) if self.reference in EMBEDDED else Path(self.reference)
+        return _known(folder) if (folder / LISTS).is_file() else frozenset()
+
+    def is_miniature(self) -> bool:
+        """Whether it is far smaller than any Stable Diffusion, told by its U-Net's width and not by its name.
+
+        A hub id whose configuration cannot be had counts as no miniature.
+        """
+        if self.reference == RANDOM or self.reference in EMBEDDED:
+            return True
+        path: Path | None = Path(self.reference) / "unet" / "config.json"
+        if pinned := HUB_ID.fullmatch(self.reference):
+            path = hub_file(pinned["repo"], pinned["revision"], "unet/config.json")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+            return bool(max(found["block_out_channels"]) < FULL_WIDTH)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
 
 @cache
-def _known(name: str) -> frozenset[str]:
-    lists = read_lists(embedded(name))
+def _known(folder: Path) -> frozenset[str]:
+    lists = read_lists(folder)
     return frozenset(row["identity"] for key in TRAINED_LISTS for row in lists.get(key, ()))
 
 

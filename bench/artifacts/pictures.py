@@ -24,6 +24,7 @@ class RealSpec(Spec):
     part: str
     identities: tuple[str, ...] = Field(min_length=1)
     photos: tuple[int, ...] = Field(min_length=1, description="which photos of each person")
+    photo_seed: int | None = Field(None, description="of the order that photos are counted in; null: the source's own")
 
 
 class FolderSetSpec(Spec):

@@ -120,9 +120,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some or all evidence is synthetic."""
+    """Some or all rows are of drawn faces, or of a miniature model."""
 
     wholly: bool
+    faces: bool
     tone: Tone = "note"
 
 
@@ -263,4 +264,6 @@ def _no_verdict(board: Board) -> NoVerdict | None:
 
 
 def _drawn(board: Board) -> Drawn | None:
-    return Drawn(board.evidence == ["synthetic"]) if "synthetic" in board.evidence else None
+    if all(word == "real" for word in board.evidence):
+        return None
+    return Drawn(len(board.evidence) == 1, "synthetic" in board.evidence)

@@ -134,7 +134,7 @@ class Board:
 
     @property
     def evidence(self) -> list[str]:
-        """What the rows were measured on: synthetic, real, or both."""
+        """What the rows were measured on: drawn faces, photographs on a miniature model, photographs on a real one."""
         return sorted({entry.row.provenance.evidence for entry in self.entries})
 
     @cached_property

@@ -216,6 +216,12 @@ def _no_verdict(found: f.NoVerdict, usual: Usual) -> tuple[str, str]:
 
 
 def _drawn(found: f.Drawn, usual: Usual) -> tuple[str, str]:
+    if not found.faces:
+        return (
+            "A miniature model" if found.wholly else "Partly a miniature model",
+            "Measured on photographs and a miniature model. What is true of the method shows here; the levels are not "
+            "those of Stable Diffusion 1.5.",
+        )
     return (
         "Synthetic faces" if found.wholly else "Partly synthetic faces",
         "Measured on drawn faces and a miniature model. What is true of the method shows here; the levels are not "

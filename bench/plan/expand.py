@@ -22,7 +22,7 @@ from bench.artifacts.row import (
 from bench.artifacts.scores import BlindCrossfitSpec, crossfitted
 from bench.cells import Cell
 from bench.plan.attacks import Attacks
-from bench.plan.people import Answers, People
+from bench.plan.people import Answers, People, share
 from bench.plan.sets import Sets
 from lmia.specs import RequestError
 
@@ -32,8 +32,9 @@ Mark = str | None
 
 def rows_of(cells: Iterable[Cell], tell: Callable[[str], None] = lambda _: None) -> list[Artifact]:
     """For each cell the row that answers it, with everything that it is made of; `tell` hears what was left out."""
-    answers = Answers(tell)
-    return [_Question(cell, answers).row() for cell in cells]
+    answers, cells = Answers(tell), list(cells)
+    rows = [_Question(cell, answers).row() for cell in cells]
+    return [_Question(cell, answers).row() for cell in cells] if share(answers) else rows
 
 
 class _Question:
@@ -63,7 +64,7 @@ class _Question:
             estimand=self.cell.estimand,
             role=self.cell.role,
             flags=self.cell.flags,
-            evidence=self.settings.evidence,
+            evidence=self.settings.evidence(str(self.axes.base)),
             absent=absent,
             access=attack.access,
             shadow=people_needed(self.axes.aux, shadow_target="shadow" in attack.needs),

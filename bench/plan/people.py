@@ -6,7 +6,7 @@ from the halves A and B.
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bench.artifacts.artifact import Artifact
 from bench.artifacts.pictures import RealSpec, marked_set, real_set
@@ -21,18 +21,66 @@ from lmia.specs import RequestError
 T = TypeVar("T")
 
 
+class Short(NamedTuple):
+    """A source that has fewer people than all parts together.
+
+    Attributes:
+        source: its name.
+        people: how many each part has.
+        names: who is there.
+        seed: of the split.
+    """
+
+    source: str
+    people: dict[str, int]
+    names: list[str]
+    seed: int
+
+
 class Answers:
     """What the data says, asked once for all cells; `tell` hears what was left out."""
 
     def __init__(self, tell: Callable[[str], None]):
         self.tell = tell
         self._known: dict[Hashable, Any] = {}
+        self.asked: dict[Hashable, set[str]] = {}
+        """Parts that cells ask of a source, by the source's key."""
+        self.short: dict[Hashable, Short] = {}
+        """Sources with fewer people than all parts together have."""
+
+    def know(self, key: Hashable, answer: object) -> None:
+        """Put an answer in the place of what was found."""
+        self._known[key] = answer
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
         """The answer to `ask`, which `key` stands for."""
         if key not in self._known:
             self._known[key] = ask()
         return self._known[key]
+
+
+def share(answers: Answers) -> bool:
+    """Divides the people of sources that are too small for all parts among those that are asked of them.
+
+    Returns:
+        Whether there is such a source, so that rows have to be asked for again.
+
+    Raises:
+        RequestError: one is too small for that, too; says for every source what is needed and what is there.
+    """
+    lines, missing = [], False
+    for key, (source, people, names, seed) in answers.short.items():
+        wanted = {part: count for part, count in people.items() if part in answers.asked[key]}
+        counts = ", ".join(f"{part} {count}" for part, count in wanted.items())
+        lines.append(f"source {source!r}: {sum(wanted.values())} people are needed ({counts}), there are {len(names)}")
+        missing |= sum(wanted.values()) > len(names)
+        if sum(wanted.values()) <= len(names):
+            answers.know(key, assign(names, wanted, seed))
+    if missing:
+        raise RequestError(f"people: {'; '.join(dict.fromkeys(lines))}; lower people.PART, or add people")
+    again = bool(answers.short)
+    answers.short.clear()
+    return again
 
 
 class People:
@@ -76,6 +124,7 @@ class People:
             part=part,
             identities=tuple(self._part(source, part)),
             photos=tuple(photos),
+            photo_seed=self.settings.split_seed if SOURCES.get(kind).draws_photos else None,
         )
         pictures = real_set(kind, real)
         return pictures if mark is None or mark == "none" else marked_set(pictures, mark, self.settings.mark(mark))
@@ -97,13 +146,24 @@ class People:
             if prescribed is not None:
                 return {part: [name for name in those if name in enough] for part, those in prescribed.items()}
             names = [name for name in names if name in enough]
-            try:
-                return assign(names, people, seed)
-            except RequestError as error:
-                raise RequestError(f"source {source!r}: {error}") from None
+            if len(names) < sum(people.values()):
+                # Who is in which part is known when all cells have said which parts they ask for (`share`).
+                self.answers.short[key] = Short(source, people, names, seed)
+                return {part: [f"{part}-{at}" for at in range(count)] for part, count in people.items()}
+            return assign(names, people, seed)
 
         key = ("parts", kind, spec, source, tuple(sorted(people.items())), seed, base.reference)
-        return self.answers.once(key, split)[part]
+        if part not in people:
+            raise RequestError(f"people.{part} is missing: cells ask for part {part} of source {source!r}")
+        self.answers.asked.setdefault(key, set()).add(part)
+        found = self.answers.once(key, split)
+        if not found.get(part):
+            there = ", ".join(f"{name} {len(those)}" for name, those in sorted(found.items())) or "nothing"
+            raise RequestError(
+                f"source {source!r}: its metadata splits people into {there}; nobody with {photos} photos is in part "
+                f"{part!r}"
+            )
+        return found[part]
 
     def need_captions(self, source: str, what: str) -> None:
         """Refuse, before any work, what needs captions that the data does not have."""

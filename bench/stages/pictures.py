@@ -67,8 +67,9 @@ def _pictures(ref: Ref, bench: Workbench) -> Any:
     spec = kind.Spec(**ref.spec["data"])
     if "photos" not in ref.spec:
         return kind.all_of(spec, ref.spec["source"], list(ref.spec["identities"]))
+    drawn = {} if ref.spec.get("photo_seed") is None else {"seed": ref.spec["photo_seed"]}
     return kind.pictures(
-        spec, ref.spec["source"], ref.spec["part"], list(ref.spec["identities"]), list(ref.spec["photos"])
+        spec, ref.spec["source"], ref.spec["part"], list(ref.spec["identities"]), list(ref.spec["photos"]), **drawn
     )
 
 

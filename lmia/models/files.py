@@ -169,3 +169,13 @@ def fetch_from_hub(repo: str, revision: str) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except OSError as error:
         raise RequestError(f"model = '{repo}@{revision}': could not be fetched from the hub: {error}") from error
+
+
+def hub_file(repo: str, revision: str, name: str) -> Path | None:
+    """One small file of a hub repository, from the local cache or fetched; None where it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=5))
+    except (OSError, ValueError):
+        return None

@@ -4,6 +4,7 @@ import pytest
 
 from bench.benchmark import Benchmark
 from lmia.data.population import PopulationSpec
+from lmia.resolve import resolve_base
 from lmia.specs import RequestError
 
 
@@ -19,10 +20,53 @@ def test_settings_of_one_fine_tuning_method_lie_over_those_of_all():
 def test_data_is_told_by_its_kind():
     kind, spec = Benchmark(data={"kind": "population", "size": 32}).data_source()
     assert kind == "population" and isinstance(spec, PopulationSpec) and spec.size == 32
-    assert Benchmark().evidence == "synthetic"
-    assert Benchmark(data={"kind": "folder", "root": "x"}).evidence == "real"
     with pytest.raises(RequestError, match=r"data\.kind is missing \(known: folder"):
         Benchmark(data={"size": 32}).data_source()
+
+
+def test_evidence_is_told_by_pictures_and_by_the_base_s_width(tmp_path):
+    import json
+    import shutil
+
+    from lmia.embedded import embedded
+
+    drawn, photos = Benchmark(), Benchmark(data={"kind": "folder", "root": "x"})
+    copy = tmp_path / "copied"
+    shutil.copytree(embedded("tiny"), copy)
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    for base in ("tiny", "random", str(copy), str(link), str(embedded("tiny"))):
+        assert drawn.evidence(base) == "synthetic"
+        assert photos.evidence(base) == "real pictures, miniature base"
+    config = copy / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"block_out_channels": [320, 640, 1280, 1280]}))
+    resolve_base.cache_clear()
+    assert photos.evidence(str(copy)) == "real" and drawn.evidence(str(copy)) == "synthetic"
+
+
+def test_a_copied_base_still_knows_whom_it_was_trained_on(tmp_path):
+    import shutil
+
+    from lmia.embedded import embedded
+
+    shutil.copytree(embedded("tiny"), tmp_path / "mine")
+    known = resolve_base("tiny").known_identities("population")
+    assert known and resolve_base(str(tmp_path / "mine")).known_identities("population") == known
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"institutions": ["north", "north"]}, "sources.institutions = [north, north]: two different"),
+        ({"wild": "north"}, "sources.wild = 'north': it is one of sources.institutions"),
+    ],
+)
+def test_a_source_is_not_told_from_itself(sources, message):
+    from bench.cells import validate
+
+    with pytest.raises(RequestError) as caught:
+        validate({"sources": sources}, "mine")
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

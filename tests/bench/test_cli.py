@@ -93,7 +93,7 @@ def pictures(folder, count):
     for person in range(count):
         (folder / f"p{person:02d}").mkdir(parents=True)
         for photo in range(2):
-            colour = (person * 20 % 256, 255 - person * 11 % 256, photo * 90)
+            colour = (person * 20 % 256, 255 - person * 11 % 256, photo * 90 + len(folder.name.strip("north")) * 9)
             image = Image.linear_gradient("L").rotate(person * 17 + photo * 40).convert("RGB")
             Image.blend(image, Image.new("RGB", image.size, colour), 0.4).save(
                 folder / f"p{person:02d}" / f"{photo}.png"
@@ -124,10 +124,41 @@ def test_bad_pictures_are_mistakes(tmp_path, capsys, monkeypatch):
     assert "no pictures in it" in capsys.readouterr().err
     pictures(tmp_path / "faces" / "north", 12)
     pictures(tmp_path / "faces" / "south", 5)
-    assert main(["plan", folder_benchmark(tmp_path)]) == 2
+    assert main(["plan", folder_benchmark(tmp_path), "--set", "finetune.caption=caption"]) == 2
     assert "have no caption" in capsys.readouterr().err
-    assert main(["plan", folder_benchmark(tmp_path), "--set", "finetune.caption=class"]) == 2
-    assert "set captions to 'class'" in capsys.readouterr().err
+    assert main(["plan", folder_benchmark(tmp_path), "--set", "grid.0.axes.captions=[caption]"]) == 2
+    assert "have no caption" in capsys.readouterr().err
+
+
+def test_pictures_without_captions_take_the_class_prompt_which_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "faces" / "north", 12)
+    pictures(tmp_path / "faces" / "south", 5)
+    assert main(["plan", folder_benchmark(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("one class prompt a source, such as 'a north headshot'") == 1
+
+
+def test_a_source_supplies_only_what_is_asked_of_it(tmp_path, capsys, monkeypatch):
+    """Attack loss on same_source asks north for A and B alone: 4 people are enough, 3 are not."""
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "faces" / "north", 4)
+    pictures(tmp_path / "faces" / "south", 1)
+    assert main(["plan", folder_benchmark(tmp_path)]) == 0
+    capsys.readouterr()
+    wider = ["--set", "grid.0.axes.query=[same_source, other_source]"]
+    assert main(["plan", folder_benchmark(tmp_path), *wider]) == 2
+    said = capsys.readouterr().err
+    assert "source 'north': 6 people are needed (A 2, B 2, C 2), there are 4" in said
+    assert "source 'south': 6 people are needed (aux 4, query 2), there are 1" in said
+
+
+def test_one_source_under_two_names_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "faces" / "north", 12)
+    (tmp_path / "faces" / "south").symlink_to(tmp_path / "faces" / "north")
+    assert main(["plan", folder_benchmark(tmp_path)]) == 2
+    assert "one source under two names" in capsys.readouterr().err
 
 
 def test_unreadable_picture_is_named_or_counted(tmp_path, capsys, monkeypatch):
@@ -148,10 +179,10 @@ def test_unreadable_picture_is_named_or_counted(tmp_path, capsys, monkeypatch):
 
 def test_fewer_people_than_needed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pictures(tmp_path / "faces" / "north", 5)
+    pictures(tmp_path / "faces" / "north", 3)
     pictures(tmp_path / "faces" / "south", 5)
     assert main(["plan", folder_benchmark(tmp_path)]) == 2
-    assert "there are 5 people, but 12 are needed" in capsys.readouterr().err
+    assert "source 'north': 4 people are needed (A 2, B 2), there are 3;" in capsys.readouterr().err
 
 
 def test_pickled_base_is_refused(tmp_path, capsys, monkeypatch):

@@ -13,6 +13,8 @@ class DataSource:
     name: ClassVar[str]
     version: ClassVar[int]
     Spec: ClassVar[type[Spec]]
+    draws_photos: ClassVar[bool] = False
+    """Whether which photos of a person come first is drawn (`pictures` then takes a `seed`); else all are alike."""
 
     @staticmethod
     def check(spec: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from lmia.data.parts import near_duplicates, thumbnail
 from lmia.data.pictures import Pictures
 from lmia.data.sources import DataSource
 from lmia.data.sources._listing import Entry, not_read, same_person
+from lmia.seeds import seed_of
 from lmia.specs import RequestError, Spec, UnknownName
 
 
@@ -104,6 +106,7 @@ def read_index(spec: FolderSpec, layout: Layout) -> FolderIndex:
         warnings.append(f"of {len(several)} files with several frames the first one is used, e.g. {several[0]!r}")
     if not readable:
         raise RequestError(f"root = {spec.root!r}: none of the {len(entries)} pictures can be read")
+    _sources_apart(spec, readable, hashes)
     kept = _without_duplicates(spec, readable, np.stack(thumbnails), warnings)
     sources: dict[str, dict[str, list[Entry]]] = {}
     for entry in kept:
@@ -144,6 +147,19 @@ def _one_spelling_each(entries: list[Entry]) -> None:
                     f"source {entry.source!r}: {known.identity!r} ({known.name}) and {entry.identity!r} ({entry.name}) "
                     "look like one person under two spellings; give them one, or names that differ by more"
                 )
+
+
+def _sources_apart(spec: FolderSpec, entries: list[Entry], hashes: dict[str, str]) -> None:
+    """Refuses a source whose every picture another one holds, too: the same folder twice, or a copy of it."""
+    held: dict[str, set[str]] = {}
+    for entry in entries:
+        held.setdefault(entry.source, set()).add(hashes[entry.name])
+    for one, other in itertools.permutations(held, 2):
+        if held[one] <= held[other]:
+            raise RequestError(
+                f"root = {spec.root!r}: every picture of source {one!r} is in source {other!r}, too: they are one "
+                "source under two names; take one of them away"
+            )
 
 
 def _without_duplicates(
@@ -209,10 +225,17 @@ def check_apart(indexes: dict[str, FolderIndex]) -> None:
         )
 
 
+def _drawn(source: str, entries: list[Entry], seed: int | None) -> list[int]:
+    """Places of a person's photos in the order that a seed draws; None leaves them as they are."""
+    places = list(range(len(entries)))
+    return places if seed is None else sorted(places, key=lambda at: seed_of("photo", seed, source, entries[at].name))
+
+
 class FolderSource(DataSource):
     """A data source that reads a local folder; subclasses say how the folder is laid out."""
 
     Spec = FolderSpec
+    draws_photos = True
 
     @staticmethod
     def layout(spec: Any) -> tuple[list[Entry], list[str]]:
@@ -266,23 +289,41 @@ class FolderSource(DataSource):
 
     @classmethod
     def pictures(
-        cls, spec: FolderSpec, source: str, part: str, identities: list[str], photos: range | list[int]
+        cls,
+        spec: FolderSpec,
+        source: str,
+        part: str,
+        identities: list[str],
+        photos: range | list[int],
+        *,
+        seed: int | None = None,
     ) -> Pictures:
-        """The given pictures (by number in order of file names), squared; a number that a person lacks is an error."""
+        """The given pictures, squared; a number that a person lacks is an error.
+
+        Args:
+            spec: the folder.
+            source: of the pictures.
+            part: of the pictures.
+            identities: whose pictures.
+            photos: which of each person, by number.
+            seed: of the order that numbers count in; None: the order of file names, in which photos of one kind often
+                stand together (first the neutral, then the smiling ones). Ids name the place in file names' order.
+        """
         ids, names, texts, images = [], [], [], []
         hashes = cls.index(spec).hashes
         for identity in identities:
             entries = cls._entries(spec, source, identity)
+            order = _drawn(source, entries, seed)
             for number in photos:
                 if not 0 <= number < len(entries):
                     raise RequestError(
                         f"photo {number} of {identity!r} ({source}) asked for, but there are only {len(entries)}"
                     )
-                entry = entries[number]
+                entry = entries[order[number]]
                 data = entry.path.read_bytes()
                 if hashlib.sha256(data).hexdigest() != hashes[entry.name]:
                     raise RequestError(f"picture {entry.name!r} has changed since the folder was read")
-                ids.append(f"{source}/{identity}/{number}")
+                ids.append(f"{source}/{identity}/{order[number]}")
                 names.append(identity if entry.named else ids[-1])  # two folders may hold files of the same name
                 texts.append(entry.caption)
                 images.append(square(decode(data, entry.name), spec.size))

@@ -26,6 +26,9 @@ BESIDE = {
 REPEATS = re.compile(r"^\d+_(?=\S)")
 """What kohya's trainers put before a folder's name: how often its pictures are repeated."""
 
+LEFT_BEHIND = frozenset({"@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin", "__pycache__", "lost+found"})
+"""Folders that network disks, archives and systems make beside one's own, in small letters."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,9 +63,14 @@ def same_person(name: str) -> str:
     return re.sub(r"[\s_]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a program's own: hidden, or a folder that systems and archives leave behind."""
+    return name.startswith(".") or name.casefold() in LEFT_BEHIND
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file's ending says that it is a picture; hidden files are none of ours."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in SUFFIXES and not is_hidden(path.name) and path.is_file()
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -72,13 +80,13 @@ def picture_files(folder: Path) -> list[Path]:
 
 def folders(folder: Path) -> list[Path]:
     """Folders right in a folder, by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def visible(root: Path) -> Iterator[Path]:
     """All files below a folder, without hidden ones and what lies in hidden folders."""
     for path in root.rglob("*"):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+        if path.is_file() and not any(map(is_hidden, path.relative_to(root).parts)):
             yield path
 
 

@@ -197,3 +197,37 @@ def test_pictures_are_turned_cut_and_resized(tmp_path):
     (tmp_path / "s" / "p").mkdir(parents=True)
     Image.fromarray(np.rot90(upright)).save(tmp_path / "s" / "p" / "0.png", exif=exif)
     assert np.array_equal(FOLDER.pictures(spec(tmp_path), "s", "A", ["p"], [0]).images()[0], upright)
+
+
+def test_which_photos_come_first_is_drawn_by_the_seed_and_ids_tell_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    for who in ("p", "q"):
+        (tmp_path / "s" / who).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "s" / who / f"{number}.png")
+    plain = FOLDER.pictures(spec(tmp_path), "s", "A", ["p", "q"], [0, 1])
+    drawn = [FOLDER.pictures(spec(tmp_path), "s", "A", ["p", "q"], [0, 1], seed=seed) for seed in range(5)]
+    assert plain.ids == ["s/p/0", "s/p/1", "s/q/0", "s/q/1"]
+    assert len({tuple(each.ids) for each in drawn}) > 1, "the seed decides"
+    everything = FOLDER.pictures(spec(tmp_path), "s", "A", ["p", "q"], range(6))
+    by_id = dict(zip(everything.ids, everything.images(), strict=True))
+    assert all(
+        np.array_equal(by_id[i], image) for each in drawn for i, image in zip(each.ids, each.images(), strict=True)
+    )
+    again = FOLDER.pictures(spec(tmp_path), "s", "A", ["p", "q"], range(6), seed=3)
+    assert sorted(again.ids) == sorted(everything.ids), "each photo once"
+
+
+@pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints", "@eaDir", "__MACOSX", "#recycle"])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_what_systems_leave_behind_never_counts_however_deep(tmp_path, name, depth):
+    (tmp_path / "s" / "p").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "s" / "p" / "0.png")
+    deep = tmp_path.joinpath(*["s", "p", "deeper"][:depth], name, "more")
+    deep.mkdir(parents=True)
+    Image.fromarray(noise[::-1]).save(deep / "1.png")
+    Image.fromarray(noise[::-1]).save(deep.parent / "2.png")
+    (deep / "x.xyz").write_text("")
+    assert FOLDER.check(spec(tmp_path)) == []
+    assert FOLDER.sources(spec(tmp_path)) == ["s"] and FOLDER.photos(spec(tmp_path), "s", "p") == 1
