@@ -1,7 +1,11 @@
 """Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
+<<<<<<< HEAD
 import json
 from collections.abc import Iterable, Mapping
+=======
+from collections.abc import Mapping
+>>>>>>> 06200d0 (How wide a model is, is told where families' parts are named)
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +24,10 @@ from lmia.models.files import (
     check_weights,
     digest_files,
     files_of,
-    hub_file,
     missing_parts,
     read_config,
     resolve_layers,
+    widest_block,
 )
 from lmia.models.forms import Form
 from lmia.models.schedulers import own_word
@@ -34,7 +38,7 @@ RANDOM = "random"
 """The name of a model with random weights, for tests and dry runs."""
 ALLOWED = f"{forms.ALLOWED}, {', '.join(EMBEDDED)}, {RANDOM}"
 FULL_WIDTH = 640
-"""Channels of the widest block of a U-Net below which it is a miniature: Stable Diffusion 1 and 2 have 1,280."""
+"""Channels of the widest block below which a model is a miniature: Stable Diffusion 1 and 2 have 1,280."""
 TRAINED_LISTS = ("trained", "domain_trained", "unseen_photo", "domain_unseen")
 
 
@@ -87,20 +91,14 @@ class ExternalModel:
         return _known(folder) if (folder / LISTS).is_file() else frozenset()
 
     def is_miniature(self) -> bool:
-        """Whether it is far smaller than any Stable Diffusion, told by its U-Net's width and not by its name.
+        """Whether it is far smaller than any Stable Diffusion, told by its width and not by its name.
 
         A hub id whose configuration cannot be had counts as no miniature.
         """
         if self.reference == RANDOM or self.reference in EMBEDDED:
             return True
-        path: Path | None = Path(self.reference) / "unet" / "config.json"
-        if pinned := HUB_ID.fullmatch(self.reference):
-            path = hub_file(pinned["repo"], pinned["revision"], "unet/config.json")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-            return bool(max(found["block_out_channels"]) < FULL_WIDTH)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        width = widest_block(self.reference)
+        return width is not None and width < FULL_WIDTH
 
 
 @cache

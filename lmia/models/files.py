@@ -171,11 +171,15 @@ def fetch_from_hub(repo: str, revision: str) -> Path:
         raise RequestError(f"model = '{repo}@{revision}': could not be fetched from the hub: {error}") from error
 
 
-def hub_file(repo: str, revision: str, name: str) -> Path | None:
-    """One small file of a hub repository, from the local cache or fetched; None where it cannot be had."""
+def widest_block(reference: str) -> int | None:
+    """Channels of the widest block of a model's U-Net: of a folder, or of a pinned hub id if that can be had."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=5))
-    except (OSError, ValueError):
+        if pinned := HUB_ID.fullmatch(reference):
+            path = hf_hub_download(pinned["repo"], "unet/config.json", revision=pinned["revision"], etag_timeout=5)
+        else:
+            path = str(Path(reference) / "unet" / "config.json")
+        return int(max(json.loads(Path(path).read_text(encoding="utf-8"))["block_out_channels"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
