@@ -12,6 +12,7 @@ A cell or an attack that could not be made is no exception: it stands in `failed
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,7 +250,9 @@ def pull(repository: str) -> tuple[str, Path]:
     from bench.store import InfrastructureError
     from lmia.models.files import fetch_from_hub
 
-    name, _, revision = repository.partition("@")
+    name, at, revision = repository.partition("@")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or (at and not revision):
+        raise RequestError(f"REPOSITORY {repository!r}: expected OWNER/NAME or OWNER/NAME@REVISION, as on the hub")
     if not revision:
         from huggingface_hub import HfApi
 

@@ -209,6 +209,11 @@ def _rendered(name: str | None, store: str, form: str, out: Path | None = None) 
 
     where = Opened(store)
     name = campaign.named(name, where)
+    if out is not None and out.is_dir() != (form == "figures") and out.exists():
+        raise RequestError(
+            f"--out {str(out)!r}: it is a {'folder' if out.is_dir() else 'file'}, and --format {form} "
+            f"writes a {'folder' if form == 'figures' else 'file'}"
+        )
     if out is None and form == "figures":
         raise RequestError("--format figures needs --out FOLDER")
     rows, attachments, about = campaign.answers(name, where)
@@ -224,6 +229,8 @@ def ui(*, store: Store = api.STORE, port: Port = 5000) -> int:
     from bench.record import campaign_names
     from bench.store import Store as Opened
 
+    if not 1 <= port <= 65535:
+        raise RequestError(f"--port {port}: a port is a number from 1 to 65535")
     where = Opened(store)
     tracking.ui_command(where.uri, port)  # says what is missing before MLflow is imported
     for name in campaign_names(where):

@@ -75,6 +75,9 @@ def test_options_of_an_audit_are_fields_of_its_request():
         (["plan", "tiny", "quick"], "quick"),
         ([], "which command?"),
         (["run", "tiny", "--set", "default.base=some/model"], "a hub id must be pinned"),
+        (["pull", "../../x"], "REPOSITORY '../../x': expected OWNER/NAME"),
+        (["pull", "a/b@"], "REPOSITORY 'a/b@': expected OWNER/NAME"),
+        (["ui", "--port", "70000"], "--port 70000: a port is a number from 1 to 65535"),
         (["pretrain", "--out", "x", "--work", "y", "--set", "unet_stepz=1"], "did you mean 'unet_steps'"),
     ],
 )
