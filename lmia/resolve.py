@@ -1,11 +1,7 @@
 """Which model a name means: one that comes with lmia, a folder, an adapter, a checkpoint, a pinned hub id."""
 
-<<<<<<< HEAD
 import json
 from collections.abc import Iterable, Mapping
-=======
-from collections.abc import Mapping
->>>>>>> 06200d0 (How wide a model is, is told where families' parts are named)
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path

@@ -21,7 +21,7 @@ OPTIONS = {
     "run": "set address runtime retry no-track",
     "plan": "set format",
     "status": "format",
-    "leaderboard": "format out",
+    "leaderboard": "format out rebuild-mlflow",
     "ui": "port",
     "evaluate": "by positive lower-is-member against format",
     "audit": "model base generated members nonmembers shadow auxiliary attacks caption prompt fpr random-split"
