@@ -31,7 +31,7 @@ VICTIMS = {
     "driver": None,
     "raylet": "/raylet/raylet",
     "gcs": "gcs_server",
-    "agent": "dashboard/agent.py|DashboardAgent",
+    "agent": "ray::DashboardAgent|ray::RuntimeEnvAgent",
     "worker": "MapWorker|Trainable",
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -185,6 +185,7 @@ def equal_rows(a, b) -> bool:
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and children inherit that
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
