@@ -58,6 +58,10 @@ def kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:  # how Ray's handler takes it
+        if error.code != signal.SIGTERM:
+            raise
+        raise Interrupted("SIGTERM") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

@@ -230,6 +230,11 @@ def test_a_signal_that_a_library_swallowed_is_raised_again():
         interrupts.check()
 
 
+def test_a_signal_that_the_library_itself_takes_is_an_interruption_too():
+    with pytest.raises(interrupts.Interrupted, match="SIGTERM"), interrupts.kept():
+        sys.exit(signal.SIGTERM)
+
+
 # ---- progress
 
 
