@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lmia.models.headers import weight_names
 from lmia.specs import RequestError
 
 if TYPE_CHECKING:
@@ -158,18 +159,3 @@ def _save(weights: "Mapping[str, Tensor]", file: Path) -> None:
     usual = (torch.float32, torch.float16, torch.bfloat16)
     tensors = {name: (value if value.dtype in usual else value.float()).contiguous() for name, value in weights.items()}
     save_file(tensors, file, metadata={"format": "pt"})
-
-
-def weight_names(path: Path, reference: str) -> list[str]:
-    """Names of the weights in a safetensors file, sorted, from its header.
-
-    Raises:
-        RequestError: it is not one; `reference` is what the person called it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return sorted(file.keys())
-    except SafetensorError as error:
-        raise RequestError(f"model = {reference!r}: {path.name} is not a safetensors file: {error}") from error

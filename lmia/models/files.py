@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmia.models.headers import json_object, weight_shapes
 from lmia.specs import RequestError
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,27 @@ PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 """Sub-folders of a Stable Diffusion folder in diffusers' format."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 """Endings of files that can run code when they are read."""
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+"""Names under which peft and diffusers write adapters."""
+WEIGHT_FILE = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<early>\w+))?(?:-\d+-of-(?P<of>\d+))?(?:\.(?P<late>\w+))?\.safetensors"
+)
+"""A part's weights: perhaps a variant (`.fp16`, `.non_ema`), perhaps one of several files."""
+OTHER_PARTS = {
+    "text_encoder_2": "Stable Diffusion XL",
+    "transformer": "a diffusion transformer (Stable Diffusion 3, Flux or kin)",
+    "controlnet": "ControlNet",
+    "prior": "a cascade or unCLIP",
+}
+"""Sub-folders of pipelines that are not read."""
+INPUTS: dict[object, str] = {
+    5: "a depth model",
+    7: "an upscaler",
+    8: "a model that edits pictures, as InstructPix2Pix",
+    9: "an inpainting model",
+}
+"""What a U-Net is that takes more channels than the four of a latent."""
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 """A model of the hub, pinned to a revision; to be matched in full."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@.*)?")
@@ -69,17 +91,81 @@ def pickle_refused(field: str, reference: str, path: Path) -> RequestError:
 
 
 def check_weights(field: str, reference: str, folder: Path) -> None:
-    """Refuses a whole model one of whose parts has no safetensors weights.
+    """Refuses a whole model that is none of Stable Diffusion 1's or 2's, or a part of which cannot be read.
 
     Raises:
-        RequestError: there are none, or pickles only; the message names the field and the value `reference`.
+        RequestError: another family, an adapter beside it, or what `check_part` refuses; it names `field` and the value
+            `reference`.
     """
+    for name, family in OTHER_PARTS.items():
+        if (folder / name).is_dir():
+            raise RequestError(
+                f"{field} = {reference!r}: {name}/ in it: a pipeline of another family, {family}, which is not "
+                "supported; allowed are models of Stable Diffusion 1's and 2's architecture"
+            )
+    if both := [name for name in (LORA_WEIGHTS, ADAPTER_WEIGHTS) if (folder / name).is_file()]:
+        raise RequestError(
+            f"{field} = {reference!r}: a whole model and an adapter, {both[0]}, in one folder: the adapter would be left "
+            f"out; name {folder / both[0]} as the model and the folder, without it, as its base"
+        )
     for part in WEIGHTED_PARTS:
-        safe, pickles = weight_files(folder / part)
-        if pickles and not safe:
-            raise pickle_refused(field, reference, pickles[0])
-        if not safe:
-            raise RequestError(f"{field} = {reference!r}: {part}/ holds no .safetensors weights")
+        check_part(field, reference, folder / part)
+    for name in ("scheduler/scheduler_config.json", "vae/config.json"):
+        json_object(folder / name, reference, field)
+    tokenizer = folder / "tokenizer"
+    if not any((tokenizer / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise RequestError(f"{field} = {reference!r}: no tokenizer/vocab.json and no tokenizer/tokenizer.json in it")
+    channels = json_object(folder / "vae" / "config.json", reference, field).get("latent_channels", 4)
+    check_channels(json_object(folder / "unet" / "config.json", reference, field).get("in_channels", 4), reference, field)
+    if channels != 4:
+        raise RequestError(f"{field} = {reference!r}: vae/config.json: latent_channels = {channels!r}; allowed is 4")
+
+
+def check_part(field: str, reference: str, folder: Path) -> list[Path]:
+    """The files with the weights of a part that are read, if they can be.
+
+    Raises:
+        RequestError: no weights, pickles only, no configuration, a shard that is missing, several variants, or a file
+            that is none of safetensors.
+    """
+    part = folder.name
+    safe, pickles = weight_files(folder)
+    if pickles and not safe:
+        raise pickle_refused(field, reference, pickles[0])
+    if not safe:
+        raise RequestError(f"{field} = {reference!r}: {part}/ holds no .safetensors weights")
+    kinds = _variants(folder)
+    if not kinds:
+        raise RequestError(
+            f"{field} = {reference!r}: {part}/ holds {safe[0].name}; weights are read from "
+            f"{'model' if part.startswith('text_encoder') else 'diffusion_pytorch_model'}.safetensors"
+        )
+    if None not in kinds and "fp16" not in kinds and len(kinds) > 1:
+        said = ", ".join(sorted(str(kind) for kind in kinds))
+        raise RequestError(f"{field} = {reference!r}: {part}/ holds the variants {said} of its weights; leave one of them")
+    json_object(folder / "config.json", reference, field)
+    read = kinds[_chosen(kinds)]
+    counts = {match["of"] for path in read if (match := WEIGHT_FILE.fullmatch(path.name))}
+    for count in counts - {None}:
+        shards = [path for path in read if f"-of-{count}" in path.name]
+        if len(shards) < int(count):
+            raise RequestError(
+                f"{field} = {reference!r}: {part}/ holds {len(shards)} of the {int(count)} files that its weights are "
+                f"split into, such as {shards[0].name}; copy or download the others"
+            )
+    for path in read:
+        weight_shapes(path, f"{reference}/{part}" if part not in Path(reference).name else reference, field)
+    return read
+
+
+def check_channels(channels: object, reference: str, field: str = "model") -> None:
+    """Refuses a U-Net that takes more than latents."""
+    if channels != 4:
+        kind = f" ({INPUTS[channels]})" if channels in INPUTS else ""
+        raise RequestError(
+            f"{field} = {reference!r}: its U-Net has {channels!r} input channels{kind}; allowed are 4, latents alone, "
+            "because there are no masks or second pictures to score it with"
+        )
 
 
 def is_pickled(folder: Path, *, allow_pickle: bool = False) -> bool:
@@ -103,12 +189,22 @@ def is_pickled(folder: Path, *, allow_pickle: bool = False) -> bool:
 
 
 def variant_of(folder: Path) -> str | None:
-    """The name "fp16" when a part has only its half-precision variant; None for the plain file names."""
-    names = [path.name for path in folder.glob("*.safetensors")]
-    plain = [
-        name for name in names if re.fullmatch(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors", name)
-    ]
-    return "fp16" if names and not plain and any(".fp16." in name for name in names) else None
+    """The variant of a part's weights that is read, such as "fp16"; None for the plain file names, which go first."""
+    kinds = _variants(folder)
+    return _chosen(kinds) if kinds else None
+
+
+def _chosen(kinds: Mapping[str | None, list[Path]]) -> str | None:
+    return None if None in kinds else "fp16" if "fp16" in kinds else next(iter(kinds))
+
+
+def _variants(folder: Path) -> dict[str | None, list[Path]]:
+    """A part's safetensors files by the variant that they belong to."""
+    found: dict[str | None, list[Path]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        if match := WEIGHT_FILE.fullmatch(path.name):
+            found.setdefault(match["early"] or match["late"], []).append(path)
+    return found
 
 
 def read_config(path: Path) -> dict[str, Any]:

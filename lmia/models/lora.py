@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmia.models.checkpoint import flat_name
-from lmia.models.files import is_pickled
+from lmia.models.files import ADAPTER_CONFIG as ADAPTER_CONFIG
+from lmia.models.files import ADAPTER_WEIGHTS, LORA_WEIGHTS, is_pickled
 from lmia.specs import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 ADAPTER_TYPES = ("LORA", "LOHA", "LOKR")
 """What peft can merge into the weights that it adapts, without a network and without data."""
 LORA_KEYS = re.compile(r"[._]lora[._](A|B|up|down)\.|\.lora_linear_layer\.|\.lora_(embedding_[AB]|magnitude_vector)")
