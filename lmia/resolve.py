@@ -190,6 +190,8 @@ def overlay_files(model: ExternalModel, base: Path | None, scratch: Path) -> Map
         return files
     if base is None:
         raise RequestError(f"base = None: model {model.reference!r} is a checkpoint, which needs a base model")
+    if "checkpoint.safetensors" not in files:  # parts in diffusers' format
+        return files
     (file,) = files.values()
     made = convert(file, base, scratch, model.reference)
     return made | _scheduler(word, base, scratch)

@@ -18,6 +18,7 @@ from lmia.attacks.encoders import VaeEncoder
 from lmia.data.captions import generic_prompt
 from lmia.data.parts import assign
 from lmia.data.sources.imagefolder import ImageFolder
+from lmia.models.forms import words
 from lmia.resolve import resolve_base, resolve_model, with_article
 from lmia.specs import RequestError
 
@@ -139,6 +140,16 @@ class _Planner:
             raise RequestError(
                 f"model = {self.audit.model!r}: this is {with_article(given.form)}; "
                 "name the model that it belongs to with --base"
+            )
+        if (new := words(self.audit.model)) and not any(
+            word.casefold() in (text or "").casefold()
+            for word in new
+            for captions in self.captions.values()
+            for text in captions.values()
+        ):
+            raise RequestError(
+                f"model = {self.audit.model!r}: this is a textual inversion, which changes nothing but the word "
+                f"{new[0]!r}, and no caption holds it; write it into the captions, or give one for all with --caption"
             )
         return given_model(given, self.base)
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LDM_UNET, LDM_VAE, LDM_TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 """What the names of the weights begin with in the original layout."""
+UNET_PREFIXES = (LDM_UNET, "diffusion_model.", "")
+"""What may stand before `input_blocks.`: the original code's, ComfyUI's, and that of a U-Net alone."""
 DIFFUSERS_UNET_KEYS = {"conv_in.weight", "conv_out.weight", "time_embedding.linear_1.weight"}
 """Weights by which a U-Net alone in diffusers' layout is known."""
 TEXT_KEYS_UNUSED = ("embeddings.position_ids", "text_projection.weight", "logit_scale")
@@ -84,7 +86,11 @@ def _unet(file: Path, keys: Iterable[str], config: Path) -> _Converted:
     module = _empty(UNet2DConditionModel, config)
     if DIFFUSERS_UNET_KEYS.issubset(keys):
         return _Converted(_read(file, keys), module.state_dict())
-    tensors = _read(file, [key for key in keys if key.startswith(LDM_UNET)])
+    keys = list(keys)
+    start = next(one for one in UNET_PREFIXES if f"{one}input_blocks.0.0.weight" in keys)
+    others = (LDM_VAE, LDM_TEXT, "text_encoders.", "vae.", "model_ema.")
+    own = [key for key in keys if key.startswith(start) and (start or not key.startswith(others))]
+    tensors = {LDM_UNET + key.removeprefix(start): value for key, value in _read(file, own).items()}
     weights = convert_ldm_unet_checkpoint(tensors, module.config)
     return _Converted(weights, module.state_dict(), len(tensors) - len(weights))
 

@@ -105,8 +105,8 @@ def check_weights(field: str, reference: str, folder: Path) -> None:
             )
     if both := [name for name in (LORA_WEIGHTS, ADAPTER_WEIGHTS) if (folder / name).is_file()]:
         raise RequestError(
-            f"{field} = {reference!r}: a whole model and an adapter, {both[0]}, in one folder: the adapter would be left "
-            f"out; name {folder / both[0]} as the model and the folder, without it, as its base"
+            f"{field} = {reference!r}: a whole model and an adapter, {both[0]}, in one folder: the adapter would be "
+            f"left out; name {folder / both[0]} as the model and the folder, without it, as its base"
         )
     for part in WEIGHTED_PARTS:
         check_part(field, reference, folder / part)
@@ -116,7 +116,9 @@ def check_weights(field: str, reference: str, folder: Path) -> None:
     if not any((tokenizer / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise RequestError(f"{field} = {reference!r}: no tokenizer/vocab.json and no tokenizer/tokenizer.json in it")
     channels = json_object(folder / "vae" / "config.json", reference, field).get("latent_channels", 4)
-    check_channels(json_object(folder / "unet" / "config.json", reference, field).get("in_channels", 4), reference, field)
+    check_channels(
+        json_object(folder / "unet" / "config.json", reference, field).get("in_channels", 4), reference, field
+    )
     if channels != 4:
         raise RequestError(f"{field} = {reference!r}: vae/config.json: latent_channels = {channels!r}; allowed is 4")
 
@@ -142,7 +144,9 @@ def check_part(field: str, reference: str, folder: Path) -> list[Path]:
         )
     if None not in kinds and "fp16" not in kinds and len(kinds) > 1:
         said = ", ".join(sorted(str(kind) for kind in kinds))
-        raise RequestError(f"{field} = {reference!r}: {part}/ holds the variants {said} of its weights; leave one of them")
+        raise RequestError(
+            f"{field} = {reference!r}: {part}/ holds the variants {said} of its weights; leave one of them"
+        )
     json_object(folder / "config.json", reference, field)
     read = kinds[_chosen(kinds)]
     counts = {match["of"] for path in read if (match := WEIGHT_FILE.fullmatch(path.name))}

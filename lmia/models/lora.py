@@ -2,13 +2,16 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmia.models.checkpoint import flat_name
-from lmia.models.files import ADAPTER_CONFIG as ADAPTER_CONFIG
-from lmia.models.files import ADAPTER_WEIGHTS, LORA_WEIGHTS, is_pickled
+from lmia.models.embeddings import add_words
+from lmia.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_WEIGHTS, is_pickled
+from lmia.models.headers import weight_names
+from lmia.models.lowrank import LAYER_FILE, check_tensors, merge_layers
 from lmia.specs import RequestError
 
 if TYPE_CHECKING:
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
 ADAPTER_TYPES = ("LORA", "LOHA", "LOKR")
 """What peft can merge into the weights that it adapts, without a network and without data."""
 LORA_KEYS = re.compile(r"[._]lora[._](A|B|up|down)\.|\.lora_linear_layer\.|\.lora_(embedding_[AB]|magnitude_vector)")
-LYCORIS_KEYS = re.compile(r"\.(hada|lokr|oft|boft|glora|ia3)_")
+LAYER_KEYS = re.compile(
+    r"\.(hada|lokr)_|\.(dora_scale|diff|diff_b|w_norm|b_norm)$|lora_mid|diffusion_model\..*lora|"
+    r"lora_unet_(input|middle|output)_|text_encoders\.clip_l\.|(unet|text_encoder):\d+:(up|down)"
+)
+"""Of adapters that `lmia.models.lowrank` reads, because diffusers does not, or would leave some of it out."""
+OTHER_KEYS = {
+    "oft_": "an OFT", "oft_diag": "an OFT", "boft": "a BOFT", "on_input": "an (IA)3", "a1.weight": "a GLoRA",
+    "b1.weight": "a GLoRA", "glora": "a GLoRA", "ia3_l": "an (IA)3",
+}  # fmt: skip
+"""Adapters of LyCORIS and peft that are not read, by what their weights' names hold after a dot."""
+WORDS = "words"
+"""Sub-folder of an overlay's adapter for a textual inversion."""
 
 
 class LoraPart(NamedTuple):
@@ -36,23 +50,46 @@ def merge_adapter(folder: Path, modules: "Mapping[str, Module]") -> None:
     Raises:
         RequestError: a pickle, no adapter, or one that does not fit; left out silently, the base would be audited.
     """
-    from peft import PeftConfig
-    from safetensors.torch import load_file
-
-    parts: dict[str, tuple[Any, dict[str, Tensor]]]
+    if (layers := folder / LAYER_FILE).is_file():
+        return merge_layers(layers, modules)
+    if words := sorted((folder / WORDS).glob("*.safetensors")):
+        return add_words(words[0], modules)
+    parts: dict[str, tuple[Any, dict[str, Tensor]]] = {}
     file = folder / LORA_WEIGHTS
+    if file.is_file() and any(map(LAYER_KEYS.search, weight_names(file, str(file)))):
+        return merge_layers(file, modules)
     if file.is_file():
         parts = {**read_lora(file)}
+    elif inside := [part for part in ("unet", "text_encoder") if (folder / part / ADAPTER_WEIGHTS).is_file()]:
+        parts = {part: _peft_part(folder / part) for part in inside}
     else:
         file = folder / ADAPTER_WEIGHTS
         if not file.is_file():
             is_pickled(folder)
             raise RequestError(f"model: {folder} is not a peft adapter ({ADAPTER_WEIGHTS} is missing)")
-        state = {name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}
-        parts = {"unet": (PeftConfig.from_pretrained(str(folder)), state)}
+        config, state = _peft_part(folder)
+        text = any(name.removeprefix("text_model.").startswith("encoder.layers.") for name in state)
+        parts = {"text_encoder" if text else "unet": (config, state)}
     for name, (config, state) in parts.items():
         if name in modules:
-            _merge(modules[name], config, state, f"model: {file} does not fit the model's {name}")
+            check_tensors(state, str(file.resolve()))
+            _merge(modules[name], config, state, f"model = {str(file.resolve())!r} does not fit the model's {name}")
+
+
+def _peft_part(folder: Path) -> "tuple[Any, dict[str, Tensor]]":
+    """Peft's configuration and tensors, by names without its prefix."""
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise RequestError(
+            f"model = {str(folder.resolve())!r}: {ADAPTER_CONFIG} that peft cannot read: {said}"
+        ) from error
+    state = load_file(folder / ADAPTER_WEIGHTS)
+    return config, {name.removeprefix("base_model.model."): value for name, value in state.items()}
 
 
 def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) -> None:
@@ -65,7 +102,7 @@ def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) ->
         with torch.random.fork_rng(devices=[]):  # peft draws weights before it is given some
             adapted = PeftModel(module, config)
     except (ValueError, TypeError) as error:
-        raise RequestError(f"{misfit}: {error}") from error
+        raise RequestError(f"{misfit}: {' '.join(str(error).split())[:400]}") from error
     state = {f"base_model.model.{name}": value for name, value in state.items()}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     if unmatched := sorted(expected.keys() ^ state.keys()):
@@ -73,7 +110,9 @@ def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) ->
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise RequestError(f"{misfit}: {name} is {list(value.shape)}, not {list(expected[name].shape)}")
-    set_peft_model_state_dict(adapted, state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other layers have no adapter, at length
+        set_peft_model_state_dict(adapted, state)
     try:
         adapted.merge_and_unload()
     except RuntimeError as error:  # a trained bias for a layer that has none
@@ -133,17 +172,14 @@ def read_lora(file: Path) -> dict[str, LoraPart]:
 
 
 def check_lora_keys(keys: Iterable[str], reference: str) -> None:
-    """Refuses what diffusers would leave out of a LoRA, because then another model would be audited."""
+    """Refuses forms that nothing here reads, by their names."""
     for key in keys:
-        if LYCORIS_KEYS.search(key):
-            raise RequestError(
-                f"model = {reference!r}: {key} is of a LyCORIS adapter (LoHa, LoKr and kin), which is not supported; "
-                "allowed is LoRA"
-            )
-        if "dora_scale" in key:
-            raise RequestError(
-                f"model = {reference!r}: {key} is of a DoRA in kohya's format, which is not supported; allowed is LoRA"
-            )
+        for said, form in OTHER_KEYS.items():
+            if f".{said}" in key:
+                raise RequestError(
+                    f"model = {reference!r}: {key} is of {form} adapter of LyCORIS or peft, which is not supported; "
+                    "allowed are LoRA, LoCon, LoHa, LoKr and DoRA"
+                )
 
 
 def _peft_names(state: Mapping[str, Any], part: str, mapping: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from lmia.finetune.methods import Method
 from lmia.models.denoiser import Denoiser
-from lmia.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
+from lmia.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lmia.models.lora import merge_adapter
 from lmia.seeds import rng
 
 if TYPE_CHECKING:

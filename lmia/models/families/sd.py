@@ -1,21 +1,20 @@
 """Stable Diffusion 1 and 2: a U-Net that attends to CLIP's text states, on a VAE's latents; noise or v predicted."""
 
-import contextlib
 import dataclasses
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from safetensors import SafetensorError
 
 from lmia.models.attention import set_attention
+from lmia.models.components import check_side, check_together, read_component, read_tokenizer
 from lmia.models.denoiser import Denoiser
-from lmia.models.files import PARTS, WEIGHTED_PARTS, is_pickled, read_config, variant_of
+from lmia.models.embeddings import spelled_out
+from lmia.models.files import PARTS, WEIGHTED_PARTS, is_pickled, read_config
 from lmia.models.overlays import lay_over
 from lmia.models.schedulers import load_scheduler, make_sampler
 from lmia.specs import RequestError
@@ -58,18 +57,15 @@ class StableDiffusion(Denoiser):
         pickled = tuple(part for part in WEIGHTED_PARTS if is_pickled(where[part], allow_pickle=allow_pickle))
 
         def weights(kind: Any, part: str) -> Any:
-            source: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": part not in pickled}
-            if variant := variant_of(where[part]):
-                source["variant"] = variant
-            return _component(kind, where[part], **source)
+            return read_component(kind, where[part], dtype=getattr(torch, dtype), pickled=part in pickled)
 
         parts = {
             "vae": weights(AutoencoderKL, "vae"),
             "unet": weights(UNet2DConditionModel, "unet"),
             "text_encoder": weights(CLIPTextModel, "text_encoder"),
-            "tokenizer": _tokenizer(CLIPTokenizer, where["tokenizer"]),
+            "tokenizer": read_tokenizer(CLIPTokenizer, where["tokenizer"]),
         }
-        _check_together(where, parts)
+        check_together(where, parts)
         for index, folder in enumerate(folders):
             if below := {part: module for part, module in parts.items() if layer[part] <= index}:
                 lay_over(folder, below)
@@ -157,7 +153,7 @@ class StableDiffusion(Denoiser):
     def condition(self, captions: Sequence[str]) -> "Tensor":
         """Text states of captions, padded or cut to the tokenizer's length: [B, L, D] in the model's dtype."""
         tokens = self.tokenizer(
-            list(captions),
+            spelled_out(list(captions), self.tokenizer),
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,
@@ -260,102 +256,10 @@ def native_size(folder: Path) -> int:
     """The picture side in pixels that the model in a folder was made for, from its configuration files alone."""
     unet, vae = (read_config(folder / part / "config.json") for part in ("unet", "vae"))
     side, blocks = unet.get("sample_size"), vae.get("block_out_channels")
-    side = _check_side(folder / "unet", side)
+    side = check_side(folder / "unet", side)
     if not isinstance(blocks, list) or not blocks:
         raise RequestError(f"model: {folder}/vae/config.json: block_out_channels = {blocks!r}: allowed is a list")
     return side * 2 ** (len(blocks) - 1)
-
-
-def _check_side(folder: Path, side: Any) -> int:
-    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise RequestError(f"model: {folder}/config.json: sample_size = {side!r}: allowed is a latent side")
-    return side
-
-
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError)
-"""What diffusers and transformers raise for files that they cannot make a component of."""
-NOT_THE_MODELS = ("position_ids", "text_projection.weight", "logit_scale")
-"""Endings of weights that files have and the component has no use for: a constant, and what is CLIP's."""
-
-
-def _component(kind: Any, folder: Path, **source: Any) -> Any:
-    """A component from its folder, every weight of it from the file and every weight of the file in it.
-
-    diffusers and transformers fill in what a file lacks with random numbers and leave out what does not fit, with
-    a warning: another model would be scored.
-    """
-    read_config(folder / "config.json")
-    try:
-        with _quiet():
-            made, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **source)
-    except (*UNREADABLE, SafetensorError) as error:
-        raise RequestError(f"model: {folder}: cannot be read as {kind.__name__}: {first_line(error)}") from error
-    lacking = sorted(info["missing_keys"])
-    beyond = sorted(name for name in info["unexpected_keys"] if not name.endswith(NOT_THE_MODELS))
-    for names, what in ((lacking, "lack"), (beyond, "hold, beyond what config.json describes,")):
-        if names:
-            raise RequestError(f"model: {folder}: its weights {what} {len(names)} tensors, such as {names[0]}")
-    return made
-
-
-def _tokenizer(kind: Any, folder: Path) -> Any:
-    try:
-        made = kind.from_pretrained(folder, local_files_only=True)
-        made(["a photo"], padding="max_length", max_length=made.model_max_length, truncation=True)
-    except (*UNREADABLE, MemoryError) as error:
-        raise RequestError(f"model: {folder}: cannot be read as a tokenizer: {first_line(error)}") from error
-    return made
-
-
-def _check_together(where: Mapping[str, Path], parts: Mapping[str, Any]) -> None:
-    """Refuses components that are each whole and do not make a model of captions together."""
-    unet, vae, text = (parts[part].config for part in WEIGHTED_PARTS)
-    if unet.in_channels != vae.latent_channels or unet.out_channels != vae.latent_channels:
-        more = ": an inpainting, depth or other picture-conditioned model" if unet.in_channels in (5, 8, 9) else ""
-        raise RequestError(
-            f"model: {where['unet']}: the U-Net takes {unet.in_channels} channels and gives {unet.out_channels}, the "
-            f"VAE's latents have {vae.latent_channels}{more}; allowed are text-to-image models"
-        )
-    _check_side(where["unet"], unet.sample_size)
-    for setting in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
-        if value := unet.get(setting):
-            raise RequestError(
-                f"model: {where['unet']}: {setting} = {value!r}: this U-Net needs more than a caption; allowed are "
-                "models of Stable Diffusion 1's and 2's architecture"
-            )
-    if unet.cross_attention_dim != text.hidden_size:
-        raise RequestError(
-            f"model: {where['unet']}: the U-Net attends to text states of width {unet.cross_attention_dim}, "
-            f"{where['text_encoder']} gives {text.hidden_size}"
-        )
-    if len(parts["tokenizer"]) > text.vocab_size:
-        raise RequestError(
-            f"model: {where['tokenizer']}: {len(parts['tokenizer'])} tokens, {where['text_encoder']} knows "
-            f"{text.vocab_size}"
-        )
-
-
-def first_line(error: BaseException) -> str:
-    """An error of a library as one line of at most 200 characters."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
-    text = text.split(". If you want")[0]
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own words on loading: what matters of them is raised."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    loud = [(lib, lib.get_verbosity()) for lib in (diffusers.utils.logging, transformers.utils.logging)]
-    for library, _ in loud:
-        library.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for library, level in loud:
-            library.set_verbosity(level)
 
 
 def _last_with(folders: Sequence[Path], part: str) -> int:

@@ -49,8 +49,14 @@ def test_only_what_the_checkpoint_has(folder, untouched, other, tmp_path):
     base = outputs(load_model([other]))
     plain = write(tmp_path / "plain.safetensors", weights_of(folder, "unet"))  # diffusers' names
     original = write(tmp_path / "original.safetensors", unet_keys(folder))
+    renamed = {
+        start: {start + k.removeprefix("model.diffusion_model."): v for k, v in unet_keys(folder).items()}
+        for start in ("diffusion_model.", "")
+    }
+    comfy, bare = (write(tmp_path / f"{n}.safetensors", one) for n, one in enumerate(renamed.values()))
     with_text = write(tmp_path / "text.safetensors", {**unet_keys(folder), **text_keys(folder)})
-    for file, parts in ((plain, {"unet"}), (original, {"unet"}), (with_text, {"unet", "text_encoder"})):
+    alone = [(file, {"unet"}) for file in (plain, original, comfy, bare)]
+    for file, parts in (*alone, (with_text, {"unet", "text_encoder"})):
         made = overlay(resolve_model(str(file)), other, tmp_path / file.stem)
         found = outputs(load_model([other, made]))
         assert equal(found, untouched) == parts
@@ -109,8 +115,8 @@ def test_a_base_of_another_architecture(folder, tmp_path):
         overlay_files(given, None, tmp_path)
 
     faults = {
-        r"unet: conv_in.weight is \[8, 5, 3, 3\] in the checkpoint, \[8, 4, 3, 3\] in the base": {
-            "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 5, 3, 3)
+        r"unet: conv_in.weight is \[9, 4, 3, 3\] in the checkpoint, \[8, 4, 3, 3\] in the base": {
+            "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(9, 4, 3, 3)
         },
         "unet: down_blocks.0.resnets.0.extra.weight is not in the base": {
             "model.diffusion_model.input_blocks.1.0.extra.weight": torch.zeros(1)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from lmia.api import load
 from lmia.embedded import embedded
+from lmia.models.files import LORA_WEIGHTS
 from lmia.models.load import load_model
-from lmia.models.lora import LORA_WEIGHTS
 from lmia.resolve import resolve_model
 from lmia.specs import RequestError
 
@@ -276,7 +276,7 @@ def test_what_does_not_fit_is_refused(folder, model, tmp_path):
         load("mixed", {**lora(f"unet.{UNET_KEY}"), **lora("prior.to_q")})
     with pytest.raises(RequestError, match="LoRA that diffusers cannot read"):
         load("kohya", {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.ones(2, 16)})
-    with pytest.raises(RequestError, match=r"dora_scale is of a DoRA"):
+    with pytest.raises(RequestError, match=r"a magnitude .DoRA. without the low-rank"):
         load("dora", {"lora_unet_mid_block_attentions_0_proj_in.dora_scale": torch.ones(2, 16)})
 
     state, settings = drawn(model.unet, LoraConfig(r=2, target_modules=TARGETS))

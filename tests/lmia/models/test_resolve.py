@@ -7,9 +7,8 @@ import torch
 from compare import PARTS, equal, outputs, overlay
 from ldm import unet_keys, write
 
-from lmia.models.files import files_of
+from lmia.models.files import LORA_WEIGHTS, files_of
 from lmia.models.load import load_model
-from lmia.models.lora import LORA_WEIGHTS
 from lmia.resolve import ExternalModel, overlay_files, resolve_base, resolve_model
 from lmia.specs import RequestError
 
@@ -134,11 +133,11 @@ def test_adapters_that_say_too_little_or_too_much(tmp_path):
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "Flux"),
         ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "diffusion transformer"),
         ("control_model.time_embed.0.weight", "ControlNet"),
-        ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", "LyCORIS"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", "LyCORIS"),
         ("lora_unet_mid_block_attentions_0_proj_in.oft_blocks", "LyCORIS"),
         ("first_stage_model.encoder.conv_in.weight", "a checkpoint without U-Net"),
-        ("emb_params", "neither a LoRA nor a Stable Diffusion checkpoint; its weights are called emb_params"),
+        ("lora_unet_mid_block_attentions_0_proj_in.on_input", "LyCORIS"),
+        ("768.0.linear.0.weight", "this is a hypernetwork, which is not supported"),
+        ("some.weight", "neither an adapter nor a Stable Diffusion checkpoint; its weights are called some.weight"),
     ],
 )
 def test_other_models_are_refused_by_their_keys(tmp_path, key, match):
