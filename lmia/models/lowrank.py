@@ -143,10 +143,8 @@ def _by_number(
         for at, name in enumerate(names):
             group = {f"lora_{side}.weight": tensors.get(f"{part}:{at}:{side}") for side in ("up", "down")}
             if missing := [side for side, value in group.items() if value is None]:
-                raise RequestError(
-                    said = f"model = {reference!r}: its metadata do not say which layers of the {part} it is for"
-                    raise RequestError(said) from error
-                )
+                side = missing[0].removeprefix("lora_").removesuffix(".weight")
+                raise RequestError(f"model = {reference!r}: {part}:{at} has no {side}")
             groups[part, name] = {side: value for side, value in group.items() if value is not None}
     if unused := [key for key in tensors if not ORDERED.fullmatch(key) and not TOKEN.fullmatch(key)]:
         raise RequestError(f"model = {reference!r}: a LoRA of cloneofsimo's with {unused[0]}, which has no place in it")
