@@ -212,7 +212,7 @@ def test_nan_is_refused(folder, tmp_path):
         found(folder, tensors, tmp_path)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_never_a_part_of_an_adapter(model, tmp_path, data):
     """Renamed, dropped and added keys: refused with the file's name, or nothing was left out."""

@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_refused(folder, model, tmp_path):
     state, settings = drawn(model.unet, LoraConfig(r=2, target_modules=TARGETS))
     elsewhere = {name.replace("blocks", "stages"): value for name, value in state.items()}
     save_peft(tmp_path / "peft" / "lora", elsewhere, settings)
-    with pytest.raises(RequestError, match=r"adapter_model.safetensors does not fit the model's unet: 128 weights"):
+    with pytest.raises(RequestError, match=r"adapter_model.safetensors' does not fit the model's unet: 128 weights"):
         load_model([folder, tmp_path / "peft"])
     biased = LoraConfig(r=2, target_modules=["to_q"], lora_bias=True)
     save_peft(tmp_path / "bias" / "lora", *drawn(model.unet, biased))
