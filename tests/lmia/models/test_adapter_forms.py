@@ -299,7 +299,7 @@ def test_whole_models_that_lack_something(folder, tmp_path):
     file, config = copy / "unet" / "diffusion_pytorch_model.safetensors", copy / "unet" / "config.json"
     tensors, told = load_file(file), json.loads(config.read_text())
     write(file, {name: value for name, value in tensors.items() if name != "conv_in.bias"})
-    with pytest.raises(RequestError, match=r"unet/ .*conv_in.bias"):
+    with pytest.raises(RequestError, match=r"unet.*conv_in.bias"):
         load(copy, device="cpu")
     config.write_text(json.dumps({**told, "in_channels": 9}))
     resolve_model.cache_clear()
@@ -307,6 +307,6 @@ def test_whole_models_that_lack_something(folder, tmp_path):
         load(copy, device="cpu")
     config.unlink()
     resolve_model.cache_clear()
-    with pytest.raises(RequestError, match=r"no unet/config.json"):
+    with pytest.raises(RequestError, match=r"unet/config.json"):
         load(copy, device="cpu")
     assert weight_shapes(file, "x")["conv_in.weight"] == (8, 4, 3, 3)
