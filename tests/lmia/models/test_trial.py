@@ -82,14 +82,14 @@ def test_a_configuration_that_is_none(copy, part, text):
     with pytest.raises(RequestError, match=r"^model = "):
         try_model(str(copy))
     (copy / part / "config.json").unlink()
-    with pytest.raises(RequestError, match=rf"^model = .*{part}.config\.json is missing"):
+    with pytest.raises(RequestError, match=rf"^model = .*{part}.config\.json"):
         try_model(str(copy))
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"in_channels": 9}, "conv_in"),
+        ({"in_channels": 9}, "9 "),
         ({"cross_attention_dim": 24}, "unet"),
         ({"sample_size": None}, "sample_size"),
         ({"class_embed_type": "timestep"}, "unet"),
