@@ -281,5 +281,5 @@ def widest_block(reference: str) -> int | None:
         else:
             path = str(Path(reference) / "unet" / "config.json")
         return int(max(json.loads(Path(path).read_text(encoding="utf-8"))["block_out_channels"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, RecursionError, ValueError, KeyError, TypeError):
         return None

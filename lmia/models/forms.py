@@ -123,7 +123,7 @@ def _peft_files(folder: Path, reference: str) -> dict[str, Path]:
         raise RequestError(f"model = {reference!r}: a peft adapter without {ADAPTER_CONFIG}")
     try:
         kind = json.loads(config.read_text(encoding="utf-8")).get("peft_type")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise RequestError(f"model = {reference!r}: {ADAPTER_CONFIG} is not a JSON object: {error}") from error
     if kind not in ADAPTER_TYPES:
         raise RequestError(

@@ -50,7 +50,7 @@ def json_object(path: Path, reference: str, field: str = "model") -> dict[str, o
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RequestError(f"{field} = {reference!r}: no {where}, which says what the weights are of") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{field} = {reference!r}: {where} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise RequestError(f"{field} = {reference!r}: {where} is not a JSON object")
@@ -88,5 +88,5 @@ def _told_size(path: Path, header: int) -> int:
             file.seek(8)
             told = json.loads(file.read(header))
         return 8 + header + max(entry["data_offsets"][1] for name, entry in told.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, RecursionError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return 0
