@@ -109,7 +109,8 @@ def run(
             tracker.observe(event)
 
     tell(f"{benchmark.name}: {len(asked)} rows; store {where.uri}")
-    outcome = campaign.run(asked, where, how, observe, retry=retry)
+    outcome = campaign.run(asked, where, how, observe, name=benchmark.name, retry=retry)
+    campaign.keep_copies(benchmark.name, asked, where)
     failed = campaign.note_failures(benchmark.name, asked, outcome, where)
     for key in outcome.repaired:
         tell(f"damaged and remade: {key}")

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -62,11 +63,12 @@ class Begun:
     at: float
 
 
-def begin(store: Store, job: str, title: str, run: str, raylet: str = "") -> Begun:
-    """Record that a try starts now."""
-    numbers = [
-        int(match[0]) for match in map(re.compile(r"[0-9]{1,30}").match, store.names(f"attempts/{job}")) if match
-    ]
+def begin(
+    store: Store, job: str, title: str, run: str, raylet: str = "", *, tries: Iterable[str] | None = None
+) -> Begun:
+    """Record that a try starts now; `tries` are the keys of the earlier ones, if they are known."""
+    names = store.names(f"attempts/{job}") if tries is None else [key.rpartition("/")[2] for key in tries]
+    numbers = [int(match[0]) for match in map(re.compile(r"[0-9]{1,30}").match, names) if match]
     key = f"attempts/{job}/{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:6]}.json"
     attempt = Attempt(job, title, "running", time.time(), socket.gethostname(), os.getpid(), run, raylet=raylet)
     store.write_json(key, asdict(attempt))
@@ -84,11 +86,13 @@ def close(store: Store, key: str, attempt: Attempt, state: AttemptState, error: 
     store.write_json(key, asdict(replace(attempt, state=state, error=error)))
 
 
-def by_key(store: Store, job: str) -> dict[str, Attempt]:
-    """All tries at a job by their keys, oldest first."""
+def by_key(store: Store, job: str, before: str | None = None) -> dict[str, Attempt]:
+    """All tries at a job by their keys, oldest first; or those whose keys sort `before` one."""
     found = {}
     for name in store.names(f"attempts/{job}"):
         key = f"attempts/{job}/{name}"
+        if before is not None and key >= before:
+            continue
         try:
             found[key] = _read(store, key)
         except FileNotFoundError:  # another run was told to try again

@@ -1,5 +1,6 @@
 """A benchmark's run from request to leaderboard, and its answers read back from the store."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ from bench.leaderboard.rank import Campaign
 from bench.leaderboard.row import Row
 from bench.plan.expand import rows_of
 from bench.record import CampaignRecord, CellRecord, campaign_names
-from bench.store import Damaged, Entry, InfrastructureError, Store, parse
+from bench.store import Corrupt, Damaged, Entry, InfrastructureError, Part, Snapshot, Store, parse
 from bench.workbench import Runtime
 from lmia.data.captions import class_prompt
 from lmia.data.sources import SOURCES
@@ -115,16 +116,19 @@ def record(benchmark: Benchmark, asked: list[Question], overrides: list[str], st
     ).write(store)
 
 
-def run(asked: list[Question], store: Store, runtime: Runtime, observer: Observer, *, retry: bool = False) -> Outcome:
-    """Make every row that can be made."""
-    driver = Driver(store, runtime, observer=observer, revision=revision())
+def run(
+    asked: list[Question], store: Store, runtime: Runtime, observer: Observer, *, name: str = "", retry: bool = False
+) -> Outcome:
+    """Make every row that can be made; `name` is the campaign's."""
+    driver = Driver(store, runtime, observer=observer, revision=revision(), copies=name)
     return driver.make([q.row for q in asked], retry=retry)
 
 
 def note_failures(name: str, asked: list[Question], outcome: Outcome, store: Store) -> dict[str, str]:
     """Keep the reasons of failed cells in the campaign's record, for whoever renders it later."""
     failed = {q.row.address: outcome.failed[q.row.address] for q in asked if q.row.address in outcome.failed}
-    CampaignRecord.read(name, store).model_copy(update={"failed": failed}).write(store)
+    if failed:  # the record is new, and knows of none
+        CampaignRecord.read(name, store).model_copy(update={"failed": failed}).write(store)
     return failed
 
 
@@ -156,11 +160,13 @@ def answers(name: str, store: Store) -> tuple[list[Row], dict[str, Attachments],
 
 
 def _answers(asked: CampaignRecord, store: Store) -> tuple[list[Row], dict[str, Attachments], Campaign]:
+    store = Snapshot(store, asked.name)
     index, rows, attachments = store.index(), [], {}
     for cell in asked.cells:
         entries = index.get(cell.cell)
-        if entries:
-            row, beside = _read(store, entries[-1], cell)
+        answer = _read(store, entries[-1], cell) if entries else None
+        if answer:
+            row, beside = answer
         else:
             row, beside = _unmade(cell, asked.failed.get(cell.cell)), Attachments()
         rows.append(row)
@@ -176,13 +182,16 @@ def _answers(asked: CampaignRecord, store: Store) -> tuple[list[Row], dict[str, 
     return rows, attachments, campaign
 
 
-def _read(store: Store, entry: Entry, cell: CellRecord) -> tuple[Row, Attachments]:
-    manifest = store.manifest(entry.key)
+def _read(store: Store, entry: Entry, cell: CellRecord) -> tuple[Row, Attachments] | None:
+    """A cell's row with what is shown beside it; None when another run has removed it since it was listed."""
     try:
+        manifest = store.manifest(entry.key)
         row = Row.from_json(store.part(manifest, "row.json"))
         curves = parse(tuple[Curve, ...], store.part(manifest, "curves.json"))
         if row.cell != cell.cell:
             raise ValueError(f"it holds the row of {row.cell}")
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError) as error:  # its bytes are what was written: it was not we who wrote them
         raise InfrastructureError(
             f"store {store.uri}: {entry.key} is no row ({error}): remove it, and run again"
@@ -218,14 +227,35 @@ def _unmade(cell: CellRecord, why: str | None) -> Row:
     )
 
 
-def models(asked: list[Question], store: Store) -> list[ModelRef]:
+def keep_copies(name: str, asked: list[Question], store: Store) -> None:
+    """Keep what the campaign's readers need of many small files in one object, where the store is remote."""
+    if store.local:
+        return
+    now = Snapshot(store, name)
+    index = now.index()
+    manifests: list[str] = []
+    parts: list[Part] = []
+    for artifact in walk(q.row for q in asked):
+        for entry in index.get(artifact.address, []):
+            with contextlib.suppress(FileNotFoundError, Corrupt):
+                manifest = now.manifest(entry.key)
+                manifests.append(entry.key)
+                parts += manifest.parts if artifact.kind == "row" else ()
+    now.write_copies(name, manifests, parts)
+
+
+def models(asked: list[Question], store: Store, name: str = "") -> list[ModelRef]:
     """Targets and attack models of a campaign that are there, for tracking: addresses, never weights."""
+    store = Snapshot(store, name)
     index, found = store.index(), {}
     for artifact in walk(q.row for q in asked):
         entries = index.get(artifact.address)
         if artifact.kind not in ("model", "attack") or not entries or artifact.address in found:
             continue
-        manifest = store.manifest(entries[-1].key)
+        try:
+            manifest = store.manifest(entries[-1].key)
+        except (FileNotFoundError, Corrupt):  # removed since, or for the next run to find
+            continue
         figures = manifest.facts.get("figures", {})
         found[artifact.address] = ModelRef(
             address=artifact.address,

@@ -20,7 +20,7 @@ from bench.events import End, JobDone, JobNews, Notice, Observer, Outcome, Wave
 from bench.jobs import Damaged, Executor, Job, JobStatus, News, Stage
 from bench.plan.graph import Survey, ref_of, survey
 from bench.stages import STAGES
-from bench.store import Corrupt, InfrastructureError, Ref, Store
+from bench.store import Corrupt, InfrastructureError, Ref, Snapshot, Store
 from bench.workbench import Runtime, Workbench
 from lmia.specs import RequestError
 
@@ -76,6 +76,7 @@ class Driver:
         stages: Mapping[str, Stage[Any]] = STAGES,
         revision: str = "",
         max_repairs: int = 3,
+        copies: str = "",
     ):
         self.store = store
         self.runtime = runtime
@@ -83,6 +84,7 @@ class Driver:
         self.stages = stages
         self.revision = revision
         self.max_repairs = max_repairs
+        self.copies = copies
         self.run_name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._stack = contextlib.ExitStack()
         self._device: str | None = None
@@ -102,14 +104,18 @@ class Driver:
             SpecChanged: a default changed without a version bump.
         """
         started, outcome = time.monotonic(), Outcome()
-        also = self._damaged(targets, outcome)
+        first = Snapshot(self.store, self.copies)
+        also = self._damaged(targets, first, outcome)
+        seen = None if outcome.repaired else first
         repairs, reset, is_leased = 0, set[str](), False
         with self._stack:
             while True:
                 interrupts.check()
-                state = survey(targets, self.store, also)
-                jobs = plan_jobs(state.missing, self.store, state.refs, self.stages)
-                if self._complete(state, jobs):
+                # One listing a wave, for all who ask; what a wave has made is in the next one.
+                now, seen = seen or Snapshot(self.store), None
+                state = survey(targets, now, also)
+                jobs = plan_jobs(state.missing, now, state.refs, self.stages)
+                if self._complete(state, jobs, now):
                     continue
                 if retry:
                     for job in jobs:
@@ -136,13 +142,12 @@ class Driver:
                         raise InfrastructureError(f"parts keep being damaged in {self.store.uri}: {corrupt[-1].error}")
                     for damaged in [status.damaged for status in corrupt if status.damaged]:
                         self._discard(damaged, outcome)
-        state = survey(targets, self.store, also)
         self._give_reasons(targets, state, outcome)
         outcome.seconds = time.monotonic() - started
         self.observer(End(outcome))
         return outcome
 
-    def _complete(self, state: Survey, jobs: list[Job]) -> bool:
+    def _complete(self, state: Survey, jobs: list[Job], now: Snapshot) -> bool:
         """Write the manifests of artifacts whose slices are all there; whether there were any such.
 
         So it is when the last worker died before it wrote the manifest, or when a damaged manifest was discarded.
@@ -150,7 +155,7 @@ class Driver:
         """
         to_do = {address for job in jobs for address in job.artifacts}
         idle = [ref for address, ref in state.refs.items() if address not in to_do]
-        whole = [ref for ref in idle if len(self.store.slices_done(ref)) >= ref.num_slices]
+        whole = [ref for ref in idle if len(now.slices_done(ref)) >= ref.num_slices]
         for ref in whole:
             self.store.commit(ref, content=True)
         return bool(whole)
@@ -303,7 +308,7 @@ class Driver:
 
     def _without_quarantined(self, jobs: list[Job], outcome: Outcome) -> list[Job]:
         """Jobs that may still be tried; the reasons of the others go into the outcome."""
-        tried = set(self.store.names("attempts"))
+        tried = set(self.store.names("attempts")) if jobs else set()
         left = []
         for job in jobs:
             failures = attempts.failures(self.store, job.name) if job.name in tried else []
@@ -314,16 +319,16 @@ class Driver:
                 outcome.failed[address] = f"{job.title}: {attempts.reason(failures)}"
         return left
 
-    def _damaged(self, targets: list[Artifact], outcome: Outcome) -> list[Artifact]:
+    def _damaged(self, targets: list[Artifact], now: Snapshot, outcome: Outcome) -> list[Artifact]:
         """Check the finished parts of the graph; damaged ones are forgotten and their artifacts made anew."""
         check = self.runtime.verify
         content = check == "content" or (check == "auto" and self.store.local)
-        graph, index, damaged = list(walk(targets)), self.store.index(), []
+        graph, index, damaged = list(walk(targets)), now.index(), []
         for artifact in graph:
             for entry in index.get(artifact.address, []):
                 try:
-                    manifest = self.store.manifest(entry.key)
-                    bad = self.store.verify(manifest, content=content)
+                    manifest = now.manifest(entry.key)
+                    bad = now.verify(manifest, content=content)
                 except FileNotFoundError:  # another run remade it just now
                     continue
                 except Corrupt as error:

@@ -51,12 +51,15 @@ class CampaignRecord(Spec):
             RequestError: no such campaign on this store.
             Damaged: its file is.
         """
-        if name not in campaign_names(store):
+        try:
+            if "/" in name or "\0" in name:
+                raise FileNotFoundError(name)
+            record = store.read_record(_key(name), cls)
+        except FileNotFoundError:
             known = ", ".join(campaign_names(store)) or "none"
             raise RequestError(
                 f"no campaign {name!r} on the store {store.uri} (there: {known}); `lmia run {name}` first"
-            )
-        record = store.read_record(_key(name), cls)
+            ) from None
         if record.name != name:
             raise Damaged(_key(name), f"it is the record of {record.name!r}")
         return record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.store import Cache, InfrastructureError, InputRef, Manifest, Store
+from bench.store import Cache, Corrupt, InfrastructureError, InputRef, Manifest, Store
 
 if TYPE_CHECKING:
     from lmia.data.pictures import Pictures
@@ -56,7 +56,10 @@ class Workbench:
     def manifest(self, ref: InputRef) -> Manifest:
         """The manifest of an input."""
         if ref.manifest not in self._manifests:
-            self._manifests[ref.manifest] = self.store.manifest(ref.manifest)
+            try:
+                self._manifests[ref.manifest] = self.store.manifest(ref.manifest)
+            except FileNotFoundError:  # since it was listed; it is remade like one that is damaged
+                raise Corrupt(ref.manifest, "", "it is missing") from None
         return self._manifests[ref.manifest]
 
     def pictures(self, ref: InputRef) -> "Pictures":
@@ -90,7 +93,7 @@ class Workbench:
             }
         if (address, digest) in self._names:
             return InputRef(address, digest, self._names[address, digest])
-        raise FileNotFoundError(f"artifact {address} with content {digest} is no longer in the store {self.store.uri}")
+        raise Corrupt(f"manifests/model-{address}.0.0.{digest}.json", "", "it is missing")
 
     def model(self, ref: InputRef, dtype: str) -> "Denoiser":
         """A model on this worker's device; the last two stay loaded."""

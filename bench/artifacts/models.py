@@ -50,6 +50,12 @@ def is_given(model: Artifact) -> bool:
     return model.method in GIVEN
 
 
+def below(artifact: Artifact) -> list[Artifact]:
+    """What a model lies over: whoever uses the model needs these, too."""
+    base = artifact.inputs.get("base") if artifact.kind == KIND else None
+    return [] if base is None else [base, *below(base)]
+
+
 def count_passes(model: Artifact) -> int:
     """Pictures times epochs that a tuned model is trained for."""
     return count_pictures(model.inputs["pictures"]) * model.spec.epochs

@@ -106,9 +106,9 @@ def run_job(job: JobOrder, run: str, bench: Workbench, report: Report = lambda _
         failed = attempts.failed(list(tries.values()))
         if len(failed) >= attempts.MAX_ATTEMPTS:
             return ended("quarantined", attempts.reason(failed))
-        begun = attempts.begin(store, name, job.title, run, node_id())
+        begun = attempts.begin(store, name, job.title, run, node_id(), tries=tries)
         # Whoever began in the same moment has been noted too by now; of several the first key goes on.
-        before = {key: one for key, one in attempts.by_key(store, name).items() if key < begun.key}
+        before = attempts.by_key(store, name, before=begun.key)
         if _is_elsewhere(store, run, before):
             attempts.end(store, begun, "interrupted", "another run began it in the same moment")
             return ended("elsewhere")
@@ -170,8 +170,11 @@ def full_folders(store: Store, *folders: Path) -> list[str]:
 
 def _already_there(store: Store, payload: Payload) -> bool:
     """Whether this job's slices are all there (made now, or by another run); completes their manifests."""
-    if all(payload.number in store.slices_done(ref) for ref in payload.refs):
-        for ref in payload.refs:
-            store.commit(ref)
-        return True
-    return False
+    done = []
+    for ref in payload.refs:
+        done.append(store.slices_done(ref))
+        if payload.number not in done[-1]:
+            return False
+    for ref, numbers in zip(payload.refs, done, strict=True):
+        store.commit(ref, done=numbers)
+    return True

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.artifacts.artifact import Artifact, walk
+from bench.artifacts.models import below
 from bench.store import Entry, InputRef, Ref, SpecChanged, Store, inputs_digest
 
 
@@ -58,7 +59,8 @@ def survey(targets: Iterable[Artifact], store: Store, also: Iterable[Artifact] =
     result.missing = _missing(targets, list(also), result.done, outdated)
     for artifact in result.missing:
         known = {name: result.done.get(i.address) for name, i in artifact.inputs.items()}
-        if all(known.values()):
+        needed = [one for i in artifact.inputs.values() for one in below(i)]
+        if all(known.values()) and all(one.address in result.done for one in needed):
             result.refs[artifact.address] = ref_of(artifact, {n: e for n, e in known.items() if e})
     return result
 
@@ -95,5 +97,6 @@ def _missing(targets: list[Artifact], also: list[Artifact], done: dict, outdated
         artifact = stack.pop()
         if artifact.address not in wanted:
             wanted.add(artifact.address)
-            stack.extend(i for i in artifact.inputs.values() if i.address not in done)
+            needed = [one for i in artifact.inputs.values() for one in (i, *below(i))]
+            stack.extend(i for i in needed if i.address not in done)
     return [a for a in walk([*targets, *also]) if a.address in wanted]

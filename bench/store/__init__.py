@@ -14,6 +14,7 @@ from bench.store.records import (
     parse,
     slice_name,
 )
+from bench.store.snapshot import Snapshot
 from bench.store.store import Store
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Manifest",
     "Part",
     "Ref",
+    "Snapshot",
     "SpecChanged",
     "Store",
     "digest_of",

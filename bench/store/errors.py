@@ -51,6 +51,11 @@ def infrastructure(doing: str, *, absence: bool = True) -> Iterator[None]:
     except Exception as error:  # clients of object stores raise what they like when there is no network
         if absence and isinstance(error, FileNotFoundError):
             raise
+        if isinstance(error, PermissionError) and "://" in doing:
+            raise InfrastructureError(
+                f"{doing}: access denied ({error}); check the credentials (such as AWS_PROFILE or AWS_ACCESS_KEY_ID) "
+                "and what the bucket's policy lets them read, write, list and delete"
+            ) from error
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InfrastructureError(f"{doing}: {error}{' (the disk is full)' if full else ''}") from error
 

@@ -8,8 +8,7 @@ import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
+from bench.store.address import open_files
 from bench.store.errors import Damaged, InfrastructureError, infrastructure
 from bench.store.records import R, parse, seal, unseal
 
@@ -20,9 +19,7 @@ class Files:
     """Bytes by key under one root; every write is whole or not there."""
 
     def __init__(self, uri: str | Path):
-        self.uri = str(uri) if "://" in str(uri) else str(Path(uri).expanduser().absolute())
-        # Other machines write too: a listing from a minute ago must not say what is there.
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
+        self.uri, self.fs, self.root = open_files(uri)
         self.local = "file" in ((self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol)
         self._real_root = os.path.realpath(self.root).rstrip("/") if self.local else ""
 
@@ -107,12 +104,24 @@ class Files:
     def names(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; temporary files of writers that died are not among them."""
         with infrastructure(f"cannot list {prefix} in the store {self.uri}"):
+            folder, slash, last = self.path(prefix).rpartition("/")
+            if not self.local and slash and "/" in prefix:
+                # `ls` looks twice where there is nothing.
+                start = f"{folder}/{last}/".lstrip("/")
+                keys = (str(key).lstrip("/") for key in self.fs.find(folder, prefix=f"{last}/"))
+                names = {key.removeprefix(start).split("/")[0] for key in keys if key.startswith(start)}
+                return sorted(name for name in names if not name.startswith("."))
             try:
                 found = self.fs.ls(self.path(prefix), detail=False)
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        names = (PurePosixPath(str(name)).name for name in found)
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(name for name in (PurePosixPath(str(one)).name for one in found) if not name.startswith("."))
+
+    def details(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """What the file system tells of each file under a prefix at any depth, by key, from one listing."""
+        with infrastructure(f"cannot list {prefix} in the store {self.uri}"):
+            start = len(self.root.rstrip("/")) + 1
+            return {str(name)[start:]: info for name, info in self.fs.find(self.path(prefix), detail=True).items()}
 
     def under(self, prefix: str) -> list[str]:
         """All keys under a prefix at any depth, sorted."""

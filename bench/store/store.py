@@ -8,6 +8,7 @@ Layout under the root::
     partial/NAME/...                                 progress of training jobs, local to whoever trains
     attempts/JOB/...                                 who tried what, written before the try
     campaigns/NAME.json                              which cells a preset asked for
+    rows/NAME.json                                   copies of a campaign's small files (remote stores only)
 
 The manifest's file name carries short digests of the resolved spec, of the inputs' contents and of the
 artifact's own content. So planning lists one flat prefix and gets nothing: it sees from the names alone what
@@ -21,7 +22,7 @@ import hashlib
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,10 +42,15 @@ from bench.store.records import (
 )
 
 _RECEIPT_ENDING = ".receipt.json"
+_REMEMBERED = 64
 
 
 class Store(Files):
     """Artifacts under one root."""
+
+    def __init__(self, uri: str | Path):
+        super().__init__(uri)
+        self._written: dict[str, Receipt] = {}  # on a remote store, by this process just now: not to be fetched again
 
     def index(self) -> dict[str, list[Entry]]:
         """All manifests by address, from one listing. More than one: an artifact was remade with other bits."""
@@ -87,7 +93,7 @@ class Store(Files):
             sha = hashlib.sha256(data).hexdigest()
             key = part_key(ref.folder, name, sha, file)
             part = Part(name=file, key=key, sha256=sha, size=len(data))
-            if not self._holds(part):
+            if not (self.local and self._holds(part)):  # a put costs no more than a look
                 self.write(key, data)
             parts.append(part)
         receipt = Receipt(
@@ -100,6 +106,10 @@ class Store(Files):
             node=socket.gethostname(),
         )
         self.write_json(_receipt_key(ref, number), receipt.model_dump(mode="json"))
+        if not self.local:
+            self._written[_receipt_key(ref, number)] = receipt
+            while len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
 
     def _holds(self, part: Part) -> bool:
         """Whether these very bytes lie at the part's key."""
@@ -110,19 +120,19 @@ class Store(Files):
 
     def slices_done(self, ref: Ref) -> set[int]:
         """Numbers of the slices that have a receipt for this spec and these inputs."""
-        there = set(self.names(ref.folder))
-        receipts = re.compile(
-            rf"([0-9]{{5,}})of{ref.num_slices:05d}\.{ref.spec_digest}\.{ref.inputs_digest}{re.escape(_RECEIPT_ENDING)}"
-        )
-        found = {int(match[1]) for match in map(receipts.fullmatch, there) if match}
-        return found & set(range(ref.num_slices))
+        return finished_slices(ref, self.names(ref.folder))
 
-    def commit(self, ref: Ref, *, content: bool = False) -> Manifest | None:
+    def commit(self, ref: Ref, *, content: bool = False, done: Set[int] | None = None) -> Manifest | None:
         """Write the manifest if every slice is there; None otherwise. Any worker may be the last one.
 
-        A receipt that is damaged, or (if `content`) whose parts are, is removed: its slice is not there.
+        Args:
+            ref: the artifact.
+            content: whether the parts' bytes are looked at, too.
+            done: the slices that were there just now, if that is known.
+
+        A receipt that is damaged, or whose parts are, is removed: its slice is not there.
         """
-        if len(self.slices_done(ref)) < ref.num_slices:
+        if len(self.slices_done(ref) if done is None else done) < ref.num_slices:
             return None
         receipts = [self._receipt(ref, number, content) for number in range(ref.num_slices)]
         whole = [receipt for receipt in receipts if receipt]
@@ -154,7 +164,7 @@ class Store(Files):
         """The receipt of a finished slice; None, and it is removed, where it is damaged."""
         key = _receipt_key(ref, number)
         try:
-            receipt = self.read_record(key, Receipt)
+            receipt = self._written.pop(key, None) or self.read_record(key, Receipt)
             if receipt.slice != slice_name(number, ref.num_slices):
                 raise ValueError("it is another slice's")
             for part in receipt.parts:
@@ -227,6 +237,15 @@ class Store(Files):
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise Corrupt(manifest.key, part.key, "it does not hold the bytes that its name promises")
         return data
+
+
+def finished_slices(ref: Ref, names: Iterable[str]) -> set[int]:
+    """Numbers of the slices whose receipts for this spec and these inputs are among the names in its folder."""
+    receipts = re.compile(
+        rf"([0-9]{{5,}})of{ref.num_slices:05d}\.{ref.spec_digest}\.{ref.inputs_digest}{re.escape(_RECEIPT_ENDING)}"
+    )
+    found = {int(match[1]) for match in map(receipts.fullmatch, names) if match}
+    return found & set(range(ref.num_slices))
 
 
 def _receipt_key(ref: Ref, number: int) -> str:

@@ -162,7 +162,7 @@ class CampaignTracker:
             done = None
             mark = f"{LAYOUT} {campaign.rows_digest(rows)}"
             if anew or not self._is_there(rows, mark):
-                models = campaign.models(self.asked, self.store)
+                models = campaign.models(self.asked, self.store, self.name)
                 tracker = self._opened()
                 done = _beside(
                     lambda: tracker.sync(rows, attachments, about, models=models, html=page, mark=mark, anew=anew)
