@@ -229,8 +229,6 @@ def ui(*, store: Store = api.STORE, port: Port = 5000) -> int:
     from bench.record import campaign_names
     from bench.store import Store as Opened
 
-    if not 1 <= port <= 65535:
-        raise RequestError(f"--port {port}: a port is a number from 1 to 65535")
     where = Opened(store)
     tracking.ui_command(where.uri, port)  # says what is missing before MLflow is imported
     for name in campaign_names(where):
