@@ -77,7 +77,7 @@ def test_options_of_an_audit_are_fields_of_its_request():
         (["run", "tiny", "--set", "default.base=some/model"], "a hub id must be pinned"),
         (["pull", "../../x"], "REPOSITORY '../../x': expected OWNER/NAME"),
         (["pull", "a/b@"], "REPOSITORY 'a/b@': expected OWNER/NAME"),
-        (["ui", "--port", "70000"], "Invalid value \"70000\" for --port. Must be <= 65535"),
+        (["ui", "--port", "70000"], 'Invalid value "70000" for --port. Must be <= 65535'),
         (["pretrain", "--out", "x", "--work", "y", "--set", "unet_stepz=1"], "did you mean 'unet_steps'"),
     ],
 )
