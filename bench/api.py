@@ -140,6 +140,7 @@ def audit(
     runtime: "Runtime | Mapping[str, Any] | None" = None,
     retry: bool = False,
     tell: Tell = silent,
+    command: str | None = None,
     **settings: Any,
 ) -> "Result":
     """Says whether a set of pictures was used to tune a model.
@@ -149,11 +150,12 @@ def audit(
         nonmembers: folder of pictures of the same kind that were certainly not used.
         model: diffusers folder, pinned hub id, adapter, or a single .safetensors checkpoint; without it `generated`.
         base: the model before tuning.
-        out: folder of report.html, metrics.json and scores.parquet; None writes none.
+        out: folder of report.html, report.pdf, metrics.json, scores.parquet, audit.yaml; None writes none.
         store: a folder or s3://...
         runtime: how to run: device, workers, ...; never changes a result.
         retry: try jobs again that were given up.
         tell: hears progress, a line at a time.
+        command: the command line that asks, for the report.
         **settings: any other field of `bench.audit.request.Audit`.
 
     Raises:
@@ -162,6 +164,7 @@ def audit(
         InfrastructureError: disk, cluster or network.
     """
     from bench.audit import report
+    from bench.audit.materials import materials
     from bench.audit.plan import plan
     from bench.audit.request import Audit
     from bench.audit.result import result
@@ -180,10 +183,11 @@ def audit(
         tell(f"left out: {name}: {why}")
     try_models(planned.artifacts(), where, planned.given_as, tell)
     driver = Driver(where, how, observer=Progress(how, os.cpu_count() or 1, tell), revision=revision())
+    given = materials(request, planned.size)
     outcome = driver.make(planned.artifacts(), retry=retry)
-    found = result(planned, where, outcome)
+    found = result(planned, where, outcome, given)
     if out is not None:
-        report.write(found, Path(out))
+        report.write(found, Path(out), command)
     return found
 
 

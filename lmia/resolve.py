@@ -166,6 +166,18 @@ def _pipeline(reference: str) -> ExternalModel:
         raise RequestError(f"{str(error).replace('base', 'model', 1)}; {ALLOWED}") from error
 
 
+def given_files(model: ExternalModel) -> dict[str, Path]:
+    """The files of a model as they were given, by their path inside of it; none of `random`."""
+    if model.reference == RANDOM:
+        return {}
+    if model.form == "pipeline":
+        return files_of(model.folder(Path()))
+    path = Path(model.reference)
+    _, files = forms.form_of(path, model.reference, ALLOWED)
+    root = path if path.is_dir() else path.parent
+    return {file.relative_to(root).as_posix(): file for file in files.values()}
+
+
 def overlay_files(model: ExternalModel, base: Path | None, scratch: Path) -> Mapping[str, Path]:
     """The files of which the store keeps a model, by their path inside its overlay folder.
 

@@ -23,7 +23,7 @@ SIGNATURES = {
     lmia.evaluate: "(scores, *, member='member', by=(), lower_is_member=False, against=None)",
     bench.run: "(preset, *, store='./store', overrides=(), runtime=None, retry=False, track=True, tell=silent)",
     bench.audit: "(*, members, nonmembers, model=None, base=None, out=None, store='./store', runtime=None, "
-    "retry=False, tell=silent, **settings)",
+    "retry=False, tell=silent, command=None, **settings)",
     bench.leaderboard: "(name=None, *, store='./store')",
 }
 

@@ -18,7 +18,7 @@ WITHOUT_MODEL_PX = 256
 
 
 class Audit(Spec):
-    """An audit. Everything here changes the result; how it runs is `bench.workbench.Runtime`."""
+    """An audit: what changes the result or what the report shows; how it runs is `bench.workbench.Runtime`."""
 
     members: str = Field(description="folder of the pictures that may have been used")
     nonmembers: str = Field(description="folder of pictures of the same kind that were certainly not used")
@@ -54,6 +54,12 @@ class Audit(Spec):
     near_duplicates: Literal["refuse", "leave_out", "keep"] = Field(
         "refuse", description="when two persons of one set share (nearly) the same picture"
     )
+    pictures: Literal["none", "few", "all"] = Field(
+        "none", description="which of the two sets' pictures the report shows, small"
+    )
+    credit: str | None = Field(
+        None, min_length=1, description="whose the pictures are, and on what terms: stands on the report"
+    )
     seed: int = Field(0, ge=0, description="of noises, drawings, shadow split, permutations")
 
     @model_validator(mode="after")
@@ -72,6 +78,11 @@ class Audit(Spec):
         """The folders of real pictures by what they are called."""
         given = {MEMBERS: self.members, NONMEMBERS: self.nonmembers, "shadow": self.shadow, "auxiliary": self.auxiliary}
         return {label: root for label, root in given.items() if root is not None}
+
+    @property
+    def all_folders(self) -> dict[str, str]:
+        """These, and the folder of generated pictures."""
+        return self.folders | ({"generated": self.generated} if self.generated is not None else {})
 
     def spec_of(self, label: str, root: str, size: int) -> ImageFolderSpec:
         """A folder as a data source."""

@@ -1,8 +1,8 @@
-"""An audit's scores read back from the store and judged; scores as Parquet, metrics as JSON."""
+"""An audit's scores read back from the store, or from scores.parquet, and judged."""
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from bench.artifacts.artifact import Artifact
 from bench.audit.plan import AuditPlan, Line
-from bench.audit.request import MEMBERS
+from bench.audit.record import AttackRecord, Judgement, Materials, Measured, Rate
+from bench.audit.request import MEMBERS, Audit
 from bench.driver import Outcome, revision
 from bench.stages.scores import read
 from bench.store import Entry, Manifest, Store
@@ -21,10 +22,9 @@ from lmia.data.pictures import Pictures
 from lmia.metrics.estimates import Estimate
 from lmia.metrics.low_fpr import LowFpr
 from lmia.metrics.scores import ScoreSet
-from lmia.metrics.sets import PowerCurve, power_curve
+from lmia.metrics.sets import power_curve
 from lmia.metrics.verdict import Evidence, Finding, Verdict, conclude
-
-SCHEMA_VERSION = 1
+from lmia.specs import RequestError
 
 
 class AuditFailed(RuntimeError):
@@ -41,9 +41,10 @@ class Result:
         evidence: scores by attack.
         pictures: both sets, members first.
         failed: attacks that could not be made, and why.
-        power: how many people the strongest attack needs; None unless a leak was found.
+        blind: scores of the blind controls, by what they look at.
+        judgement: all that follows from the scores, in numbers.
+        materials: digests of what was given.
         numerics: classes of machines that computed.
-        costs: evaluations per picture by attack.
         jobs: jobs that were done for it by this run.
         seconds: wall time of this run.
     """
@@ -53,26 +54,24 @@ class Result:
     evidence: dict[str, Evidence]
     pictures: Pictures
     failed: dict[str, str]
-    power: PowerCurve | None
+    blind: dict[str, ScoreSet]
+    judgement: Judgement
+    materials: Materials
     numerics: tuple[str, ...]
-    costs: dict[str, float]
     jobs: int = 0
     seconds: float = 0.0
     made_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     revision: str = field(default_factory=revision)
 
-    def finding(self, attack: str) -> Finding:
-        """What one attack says."""
-        return next(f for f in self.verdict.findings if f.attack == attack)
 
-
-def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
+def result(plan: AuditPlan, store: Store, outcome: Outcome, given: Materials) -> Result:
     """Reads what was made and judges it.
 
     Args:
         plan: the audit.
         store: where its artifacts are.
         outcome: what became of making them.
+        given: digests of what was given, taken before the work.
 
     Raises:
         AuditFailed: the pictures could not be taken over, or no attack could be made.
@@ -100,29 +99,48 @@ def result(plan: AuditPlan, store: Store, outcome: Outcome) -> Result:
             evidence[line.attack] = reader.evidence(line, persons)
     if not evidence:
         raise AuditFailed("; ".join(f"{name}: {why}" for name, why in broken.items()))
-    audit = plan.audit
-    verdict = conclude(
-        list(evidence.values()),
-        blind,
-        fpr=audit.picture_fpr,
-        alpha=audit.alpha,
-        random_split=audit.random_split,
-        seed=audit.seed,
-    )
-    best = evidence[verdict.findings[0].attack].target
-    power = power_curve(best.members(), best.nonmembers(), seed=audit.seed) if verdict.outcome == "leak" else None
     costs = {line.attack: float(line.target[MEMBERS].spec.attack.nfe) for line in plan.lines if line.attack in evidence}
+    verdict, judgement = judge(list(evidence.values()), blind, plan.audit, costs)
     return Result(
         plan=plan,
         verdict=verdict,
         evidence=evidence,
         pictures=pictures,
         failed=broken,
-        power=power,
+        blind=blind,
+        judgement=judgement,
+        materials=given,
         numerics=tuple(sorted(reader.numerics)),
-        costs=costs,
         jobs=outcome.made,
         seconds=outcome.seconds,
+    )
+
+
+def judge(
+    evidence: Sequence[Evidence], blind: dict[str, ScoreSet], audit: Audit, costs: Mapping[str, float]
+) -> tuple[Verdict, Judgement]:
+    """The verdict on scores, and the same in numbers: what could not be computed is null with its reason beside it."""
+    verdict = conclude(
+        evidence, blind, fpr=audit.picture_fpr, alpha=audit.alpha, random_split=audit.random_split, seed=audit.seed
+    )
+    by_name = {one.attack: one for one in evidence}
+    target = by_name[verdict.findings[0].attack].target
+    people_needed = None
+    if verdict.outcome == "leak":
+        people_needed = power_curve(target.members(), target.nonmembers(), seed=audit.seed).smallest
+    return verdict, Judgement(
+        verdict=verdict.outcome,
+        reasons=verdict.reasons,
+        remedies=verdict.remedies,
+        picture_level=verdict.picture_level,
+        alpha=verdict.alpha,
+        mde=verdict.mde,
+        people_needed=people_needed,
+        num_members=target.num_members,
+        num_nonmembers=target.num_nonmembers,
+        num_identities=len(set(target.persons())),
+        blind={what: _measured(estimate) for what, estimate in verdict.blind.items()},
+        attacks=tuple(_attack(finding, costs[finding.attack]) for finding in verdict.findings),
     )
 
 
@@ -157,9 +175,12 @@ class _Reader:
         return Evidence(line.attack, self.score_set(list(line.target.values()), persons), base, line.no_base)
 
 
+SCORE_COLUMNS = ("attack", "id", "identity", "member", "score", "base_score", "blind_pictures", "blind_captions")
+
+
 def scores_parquet(result: Result) -> bytes:
-    """One row per attack and picture: `attack, id, identity, member, score, base_score`; what `lmia evaluate` reads."""
-    columns: dict[str, list[Any]] = {k: [] for k in ("attack", "id", "identity", "member", "score", "base_score")}
+    """One row per attack and picture, the controls' scores beside it; what `lmia evaluate` and `--check` read."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCORE_COLUMNS}
     for name, one in result.evidence.items():
         count = len(one.target)
         columns["attack"] += [name] * count
@@ -168,50 +189,55 @@ def scores_parquet(result: Result) -> bytes:
         columns["member"] += one.target.member.tolist()
         columns["score"] += one.target.scores.tolist()
         columns["base_score"] += [None] * count if one.base is None else one.base.scores.tolist()
+        for what in ("pictures", "captions"):
+            scores = result.blind.get(what)
+            columns[f"blind_{what}"] += [None] * count if scores is None else scores.scores.tolist()
+    kinds = {"attack": pa.string(), "id": pa.string(), "identity": pa.string(), "member": pa.bool_()}
     sink = io.BytesIO()
-    table = pa.table(columns).cast(
-        pa.schema(
-            [
-                ("attack", pa.string()),
-                ("id", pa.string()),
-                ("identity", pa.string()),
-                ("member", pa.bool_()),
-                ("score", pa.float64()),
-                ("base_score", pa.float64()),
-            ]
-        )
-    )
-    pq.write_table(table, sink, compression="zstd")
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in SCORE_COLUMNS])
+    pq.write_table(pa.table(columns).cast(schema), sink, compression="zstd")
     return sink.getvalue()
 
 
-def metrics(result: Result) -> dict[str, Any]:
-    """Everything that was concluded, as JSON values; what could not be computed is null with its reason beside it."""
-    verdict, plan = result.verdict, result.plan
-    target = next(iter(result.evidence.values())).target
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "verdict": verdict.outcome,
-        "reasons": list(verdict.reasons),
-        "remedies": list(verdict.remedies),
-        "picture_level": verdict.picture_level,
-        "alpha": verdict.alpha,
-        "mde": verdict.mde,
-        "people_needed": None if result.power is None else result.power.smallest,
-        "num_members": target.num_members,
-        "num_nonmembers": target.num_nonmembers,
-        "num_identities": len(set(target.persons())),
-        "blind": {what: _estimate(estimate) for what, estimate in verdict.blind.items()},
-        "attacks": [_attack(result, finding) for finding in verdict.findings],
-        "left_out": plan.left_out,
-        "failed": result.failed,
-        "request": plan.audit.model_dump(mode="json"),
-        "size_px": plan.size,
-        "provenance": {"revision": result.revision, "made_at": result.made_at, "numerics": list(result.numerics)},
-    }
+def scores_of(data: bytes, no_base: Mapping[str, str | None]) -> tuple[list[Evidence], dict[str, ScoreSet]]:
+    """Evidence and blind controls back from `scores_parquet`.
+
+    Args:
+        data: its bytes.
+        no_base: by attack, why a base control has no meaning.
+
+    Raises:
+        RequestError: not such a table, or not of these attacks.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data)).select(list(SCORE_COLUMNS)).to_pydict()
+    except (pa.ArrowException, KeyError) as error:
+        raise RequestError(f"scores.parquet: not the scores of an audit ({str(error).splitlines()[0]})") from None
+    rows: dict[str, list[int]] = {}
+    for at, name in enumerate(table["attack"]):
+        rows.setdefault(name, []).append(at)
+    if set(rows) != set(no_base):
+        raise RequestError(f"scores.parquet: attacks {', '.join(map(str, rows))}, not {', '.join(no_base)}")
+
+    def score_set(at: list[int], column: str) -> ScoreSet | None:
+        values = [table[column][i] for i in at]
+        if None in values:
+            return None
+        ids, people = [table["id"][i] for i in at], [table["identity"][i] for i in at]
+        return ScoreSet(ids, np.array(values, float), np.array([table["member"][i] for i in at]), people)
+
+    evidence = []
+    for name, at in rows.items():
+        target = score_set(at, "score")
+        if target is None:
+            raise RequestError(f"scores.parquet: {name} lacks scores")
+        evidence.append(Evidence(name, target, score_set(at, "base_score"), no_base[name]))
+    first = next(iter(rows.values()))
+    blind = {what: score_set(first, f"blind_{what}") for what in ("pictures", "captions")}
+    return evidence, {what: scores for what, scores in blind.items() if scores is not None}
 
 
-def _attack(result: Result, finding: Finding) -> dict[str, Any]:
+def _attack(finding: Finding, cost: float) -> AttackRecord:
     controls = finding.controls
     (fpr, rate) = next(iter(finding.tpr.items()))
     why = {}
@@ -221,29 +247,34 @@ def _attack(result: Result, finding: Finding) -> dict[str, Any]:
         why["base_auc"] = finding.no_base or controls.base_auc.note
     if not isinstance(rate, LowFpr):
         why["tpr"] = rate
-    return {
-        "attack": finding.attack,
-        "access": ATTACKS.get(finding.attack)().access,
-        "auc": _estimate(controls.auc),
-        "base_auc": _estimate(controls.base_auc),
-        "over_chance": _estimate(controls.over_chance),
-        "over_base": _estimate(controls.over_base),
-        "over_blind": _estimate(controls.over_blind),
-        "lower_limit": finding.limit,
-        "lower_limit_over": finding.against,
-        "set_p_value": finding.p_value,
-        "set_p_adjusted": finding.p_adjusted,
-        "tpr_at_fpr": {
-            fpr: {"tpr": rate.tpr, "ci": rate.ci, "false_positives": rate.false_positives, "note": rate.note}
-            if isinstance(rate, LowFpr)
-            else None
-        },
-        "mde": finding.mde,
-        "found": finding.found,
-        "nfe": result.costs[finding.attack],
-        "reason": why or None,
-    }
+    return AttackRecord(
+        attack=finding.attack,
+        access=ATTACKS.get(finding.attack)().access,
+        auc=_measured(controls.auc),
+        base_auc=_measured(controls.base_auc),
+        over_chance=_measured(controls.over_chance),
+        over_base=_measured(controls.over_base),
+        over_blind=_measured(controls.over_blind),
+        lower_limit=finding.limit,
+        lower_limit_over=finding.against,
+        set_p_value=finding.p_value,
+        set_p_adjusted=finding.p_adjusted,
+        tpr_at_fpr={fpr: _rate(rate) if isinstance(rate, LowFpr) else None},
+        mde=finding.mde,
+        found=finding.found,
+        nfe=cost,
+        no_base=finding.no_base,
+        reason=why or None,
+    )
 
 
-def _estimate(estimate: Estimate) -> dict[str, Any] | None:
-    return None if estimate.value is None else {"value": estimate.value, "ci": estimate.interval}
+def _rate(rate: LowFpr) -> Rate:
+    return Rate(tpr=rate.tpr, ci=_pair(rate.ci), false_positives=rate.false_positives, note=rate.note)
+
+
+def _measured(estimate: Estimate) -> Measured | None:
+    return None if estimate.value is None else Measured(value=estimate.value, ci=_pair(estimate.interval))
+
+
+def _pair(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])

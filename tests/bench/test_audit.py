@@ -1,12 +1,18 @@
 """`lmia audit` as a person uses it: a leak, a confounded comparison, an adapter, pictures alone, and mistakes."""
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
+import jsonschema
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.audit.file import as_yaml, read
 from bench.audit.plan import plan
+from bench.audit.record import schema
 from bench.audit.request import Audit
 from bench.cli import main
 from lmia.data.sources._index import read_index
@@ -52,15 +58,82 @@ def test_a_model_that_has_memorised_its_pictures(world, ray_cluster, tmp_path, c
         assert group["auc"] == pytest.approx(by_name[group["group"]["attack"]]["auc"]["value"])
 
     page = (tmp_path / "out" / "report.html").read_text()
-    for words in ("There is evidence that this set was used", "Most exposed", "do not show", "Is it only"):
+    for words in ("There is evidence that this set was used", "does not show", "Is it only", "SHA-256"):
         assert words in page
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
 
     again = audit(world, tmp_path / "again", *attacks)
     assert "0 jobs done" in capsys.readouterr().err
     for one in (found, again):
-        del one["provenance"]
+        del one["provenance"], one["scores_sha256"]
     assert again == found
+    jsonschema.validate(json.loads((tmp_path / "out" / "metrics.json").read_text()), json.loads(schema()))
+    assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF")
+    check_and_tamper(tmp_path / "out", capsys)
+    replaced = tmp_path / "elsewhere"
+    shutil.copytree(world / "members", replaced)
+    first, second = sorted(replaced.rglob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    assert main(["audit", "--check", str(tmp_path / "out"), "--members", str(replaced)]) == 1
+    assert f"{first.relative_to(replaced).as_posix()} is another" in capsys.readouterr().out
+    assert main(["audit", "--check", str(tmp_path / "out"), "--model", str(world / "base")]) == 1
+    assert "differs: model" in capsys.readouterr().out
+    assert main(["audit", "--check", str(tmp_path / "out"), "--members", str(tmp_path / "nowhere")]) == 0
+    assert "cannot be checked: members" in capsys.readouterr().out
+
+
+def check_and_tamper(out, capsys):
+    """As it was written all agrees; one number changed anywhere, even with its digest, does not."""
+    assert main(["audit", "--check", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) > 15 and all(line.startswith("agrees") for line in said)
+    for name, old, new in (
+        ("metrics.json", b'"num_members": 32', b'"num_members": 33'),
+        ("report.html", b"32 pictures of 16 people", b"34 pictures of 16 people"),
+    ):
+        file, sums = out / name, out / "SHA256SUMS"
+        data, listed = file.read_bytes(), sums.read_text()
+        assert old in data
+        file.write_bytes(data.replace(old, new))
+        assert main(["audit", "--check", str(out)]) == 1
+        assert f"differs: {name}" in capsys.readouterr().out
+        sums.write_text(listed.replace(hashlib.sha256(data).hexdigest(), hashlib.sha256(file.read_bytes()).hexdigest()))
+        assert main(["audit", "--check", str(out)]) == 1
+        assert "differs" in capsys.readouterr().out
+        file.write_bytes(data)
+        sums.write_text(listed)
+    file = out / "scores.parquet"
+    data = file.read_bytes()
+    table = pq.read_table(file).to_pydict()
+    table["score"][0] += 100.0
+    pq.write_table(pa.table(table), file)
+    assert main(["audit", "--check", str(out)]) == 1
+    assert "by the scores" in capsys.readouterr().out
+    file.write_bytes(data)
+
+
+def test_the_schema_of_the_numbers_is_current():
+    path = Path(__file__).parents[2] / "docs" / "audit.schema.json"
+    assert path.read_text() == schema(), "remade by: python -m bench.audit.record > docs/audit.schema.json"
+
+
+def test_an_audit_from_a_file(world, tmp_path, monkeypatch, capsys):
+    (world / "audit.yaml").write_text("members: members\nnonmembers: nonmembers\nmodel: model\nbase: tiny\n")
+    monkeypatch.chdir(tmp_path)
+    found = Audit(**read(world / "audit.yaml"))
+    assert found.members == str(world / "members") and found.model == str(world / "model") and found.base == "tiny"
+    (tmp_path / "audit.yaml").write_text(as_yaml(found, tmp_path))
+    assert Audit(**read(tmp_path / "audit.yaml")) == found, "the file that a report has asks the same again"
+    (world / "odd.yaml").write_text("membrs: members\n")
+    for arguments, said in (
+        (["--file", str(world / "odd.yaml")], "did you mean 'members'"),
+        (["--file", str(world / "none.yaml")], "no such file"),
+        (["--file", str(world / "audit.yaml"), "--attacks", "los"], "did you mean 'loss'"),
+        (["--check", str(tmp_path)], "no metrics.json there"),
+        ([], "--members is missing"),
+    ):
+        assert main(["audit", *arguments]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.ray
@@ -71,7 +144,7 @@ def test_people_of_another_source_make_it_undetermined(world, ray_cluster, tmp_p
     assert found["attacks"][0]["set_p_value"] is None and not found["attacks"][0]["found"]
     assert "split one pool at random" in found["remedies"][0]
     page = (tmp_path / "report.html").read_text()
-    assert "Nothing can be said" in page and "These numbers are not evidence" in page and "Most exposed" not in page
+    assert "Nothing can be said" in page and "These numbers are not evidence" in page and "<img" not in page
     assert "Verdict: undetermined" in capsys.readouterr().out
 
 

@@ -25,7 +25,7 @@ OPTIONS = {
     "ui": "port",
     "evaluate": "by positive lower-is-member against format",
     "audit": "model base generated members nonmembers shadow auxiliary attacks caption prompt fpr random-split"
-    " skip-unreadable set out address runtime retry",
+    " skip-unreadable pictures credit set out address runtime retry file check",
     "pretrain": "out work set",
     "pull": "",
     "attacks": "format",
@@ -54,8 +54,7 @@ def test_options_of_an_audit_are_fields_of_its_request():
     from bench.cli_audit import FIELDS
 
     assert set(FIELDS) <= set(Audit.model_fields)
-    required = {name for name, field in Audit.model_fields.items() if field.is_required()}
-    assert required == {a.name.strip("-") for a in app["audit"].assemble_argument_collection() if a.required}
+    assert not [a.name for a in app["audit"].assemble_argument_collection() if a.required], "--file may have them"
 
 
 @pytest.mark.parametrize(
