@@ -117,8 +117,8 @@ def _question(record: AuditRecord) -> str:
     split = " Whoever asked vouches that the two sets are a random split of one pool." if audit.random_split else ""
     return (
         f"Asked: were the {len(first.pictures):,d} pictures of {first.num_people:,d} people in "
-        f"“{_short(first.folder)}” used to tune {_subject(audit)}? They were compared with {len(second.pictures):,d} pictures of "
-        f"{second.num_people:,d} other people in “{_short(second.folder)}”, of which whoever asked says that they were "
+        f"“{_short(first.folder)}” used to tune {_subject(audit)}? They were compared with "
+        f"{len(second.pictures):,d} pictures of {second.num_people:,d} other people in “{_short(second.folder)}”, of which whoever asked says that they were "
         f"certainly not used.{base}{split}"
     )
 
