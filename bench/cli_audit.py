@@ -75,7 +75,7 @@ def _check(report_: Path, fields: dict[str, Any]) -> int:
     lines = check(report_, {name: str(fields[name]) for name in PLACES if name in fields})
     for line in lines:
         sys.stdout.write(f"{line}\n")
-    counts = Counter(line.state for line in lines)
+    counts: Counter[str] = Counter(line.state for line in lines)
     told = ", ".join(f"{counts[state]} {word}" for state, word in STATES.items() if counts[state])
     options.tell(f"{report_}: {told}")
     return 1 if counts["differs"] else 0

@@ -14,7 +14,6 @@ from lmia.attacks import Access
 from lmia.metrics.verdict import Outcome
 from lmia.specs import Spec
 
-SCHEMA_VERSION = 2
 PictureLevel = Literal["reliable", "weak", "not reliable"]
 
 
@@ -136,7 +135,7 @@ class Provenance(_Record):
 class AuditRecord(Judgement):
     """Everything that an audit asked, used and concluded."""
 
-    schema_version: Literal[2] = Field(SCHEMA_VERSION, description="of this layout")
+    schema_version: Literal[2] = Field(2, description="of this layout")
     left_out: dict[str, str] = Field(description="attacks that were not made, and why")
     failed: dict[str, str] = Field(description="attacks that could not be made, and why")
     request: Audit = Field(description="what was asked")

@@ -227,11 +227,11 @@ def scores_of(data: bytes, no_base: Mapping[str, str | None]) -> tuple[list[Evid
         return ScoreSet(ids, np.array(values, float), np.array([table["member"][i] for i in at]), people)
 
     evidence = []
-    for name, at in rows.items():
-        target = score_set(at, "score")
+    for name, places in rows.items():
+        target = score_set(places, "score")
         if target is None:
             raise RequestError(f"scores.parquet: {name} lacks scores")
-        evidence.append(Evidence(name, target, score_set(at, "base_score"), no_base[name]))
+        evidence.append(Evidence(name, target, score_set(places, "base_score"), no_base[name]))
     first = next(iter(rows.values()))
     blind = {what: score_set(first, f"blind_{what}") for what in ("pictures", "captions")}
     return evidence, {what: scores for what, scores in blind.items() if scores is not None}

@@ -118,8 +118,9 @@ def _question(record: AuditRecord) -> str:
     return (
         f"Asked: were the {len(first.pictures):,d} pictures of {first.num_people:,d} people in "
         f"“{_short(first.folder)}” used to tune {_subject(audit)}? They were compared with "
-        f"{len(second.pictures):,d} pictures of {second.num_people:,d} other people in “{_short(second.folder)}”, of which whoever asked says that they were "
-        f"certainly not used.{base}{split}"
+        f"{len(second.pictures):,d} pictures of {second.num_people:,d} other people in "
+        f"“{_short(second.folder)}”, of which whoever asked says "
+        f"that they were certainly not used.{base}{split}"
     )
 
 

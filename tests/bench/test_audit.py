@@ -208,7 +208,7 @@ def test_pictures_without_captions(world, tmp_path):
     [
         (["--model", "{w}/model", "--attacks", "los"], "did you mean 'loss'"),
         (["--model", "{w}/model", "--set", "settings.loss.noise=3"], "did you mean 'noises'"),
-        (["--model", "{w}/model", "--set", "pictures=3"], "unknown key"),
+        (["--model", "{w}/model", "--set", "picture=3"], "unknown key"),
         (["--model", "{w}/model", "--fpr", "0.01"], "at least 100 pictures are needed"),
         (["--model", "{w}/model", "--generated", "{w}/other"], "either a model, or a folder"),
         ([], "either a model, or a folder"),
