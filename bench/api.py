@@ -183,9 +183,9 @@ def audit(
         tell(f"left out: {name}: {why}")
     try_models(planned.artifacts(), where, planned.given_as, tell)
     driver = Driver(where, how, observer=Progress(how, os.cpu_count() or 1, tell), revision=revision())
-    given = materials(request, planned.size)
+    digests = materials(request, planned.size)
     outcome = driver.make(planned.artifacts(), retry=retry)
-    found = result(planned, where, outcome, given)
+    found = result(planned, where, outcome, digests)
     if out is not None:
         report.write(found, Path(out), command)
     return found
