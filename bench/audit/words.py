@@ -43,7 +43,6 @@ ACCESS: dict[Access, str] = {
     "eps": "asks the model what it takes for noise in the picture (access: eps, the noise prediction)",
     "gradient": "asks how the model would change if it learned the picture (access: gradient)",
 }
-SIMULATION = "results/audit/simulation.md"
 AUC = (
     "AUC: how often a random picture of the first set scores higher than a random one of the second; .5 is guessing, "
     "1 is always"
@@ -184,8 +183,8 @@ def _sure(record: Judgement) -> list[str]:
     if record.verdict == "no leak found":
         texts.append(_detectable(record.mde))
     texts.append(
-        "How often such a verdict is right or wrong was tried on simulated audits whose answer is known: the table is "
-        f"{SIMULATION} of lmia's source."
+        "How often such a verdict is right or wrong can be tried on simulated audits whose answer is known, with "
+        "tests/coverage/verdicts.py of lmia's source."
     )
     return texts
 
