@@ -37,11 +37,12 @@ def load(
     import torch
 
     from lmia.models.load import load_model
-    from lmia.resolve import overlay_files, resolve_base, resolve_model
+    from lmia.resolve import overlay_files, resolve_base, resolve_model, with_article
 
     found = resolve_model(str(model))
     if found.needs_base and base is None:
-        raise RequestError(f"model = {str(model)!r}: this is a {found.form}; name the model it belongs to as its base")
+        form = with_article(found.form)
+        raise RequestError(f"model = {str(model)!r}: this is {form}; name the model it belongs to as its base")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with scratch("model") as folder:

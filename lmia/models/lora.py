@@ -99,7 +99,8 @@ def _merge(module: Any, config: Any, state: "dict[str, Tensor]", misfit: str) ->
 
     config.inference_mode = True
     try:
-        with torch.random.fork_rng(devices=[]):  # peft draws weights before it is given some
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # peft draws weights before it is given some
+            warnings.simplefilter("ignore")  # patterns that match no layer: every name is compared below
             adapted = PeftModel(module, config)
     except (ValueError, TypeError) as error:
         raise RequestError(f"{misfit}: {' '.join(str(error).split())[:400]}") from error
