@@ -172,7 +172,7 @@ def given_files(model: ExternalModel) -> dict[str, Path]:
         return {}
     if model.form == "pipeline":
         return files_of(model.folder(Path()))
-    path = Path(model.reference)
+    path = _local(model.reference)
     _, files = forms.form_of(path, model.reference, ALLOWED)
     root = path if path.is_dir() else path.parent
     return {file.relative_to(root).as_posix(): file for file in files.values()}

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from bench.audit.request import Audit
+from bench.config import read_file
 from lmia.embedded import EMBEDDED
 from lmia.models.files import HUB_ID
 from lmia.specs import RequestError, UnknownName
@@ -19,17 +20,12 @@ def read(path: str | Path) -> dict[str, Any]:
     """The settings of an audit from a file, with paths that hold from the working directory.
 
     Raises:
-        RequestError: no such file, not YAML, or not a mapping of fields of an audit.
+        RequestError: no such file, not YAML, a key that stands twice, or not a mapping of fields of an audit.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise RequestError(f"--file {str(path)!r}: no such file")
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise RequestError(f"{path}: expected KEY: VALUE lines, such as members: suspected/")
+    raw = read_file(file)
     unknown = [key for key in raw if key not in Audit.model_fields]
     if unknown:
         raise RequestError(f"{path}: {UnknownName('key', unknown[0], Audit.model_fields)}")

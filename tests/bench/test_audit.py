@@ -125,8 +125,10 @@ def test_an_audit_from_a_file(world, tmp_path, monkeypatch, capsys):
     (tmp_path / "audit.yaml").write_text(as_yaml(found, tmp_path))
     assert Audit(**read(tmp_path / "audit.yaml")) == found, "the file that a report has asks the same again"
     (world / "odd.yaml").write_text("membrs: members\n")
+    (world / "twice.yaml").write_text("members: members\nmembers: other\n")
     for arguments, said in (
         (["--file", str(world / "odd.yaml")], "did you mean 'members'"),
+        (["--file", str(world / "twice.yaml")], "stands in line 1 already"),
         (["--file", str(world / "none.yaml")], "no such file"),
         (["--file", str(world / "audit.yaml"), "--attacks", "los"], "did you mean 'loss'"),
         (["--check", str(tmp_path)], "no metrics.json there"),
